@@ -1,0 +1,627 @@
+// Wasmtime with the shape that Faaslets need: instances in memory that we map, on stacks
+// that we own, whose host calls are returns.
+//
+// A guest runs on a fiber (Wasmtime's asynchronous calls). When it calls the host, the
+// callback below notes the call, and the fiber is suspended: fsl_start or fsl_poll return
+// to Go, which does the work and answers. No Go code ever runs on a guest's stack, and no
+// pointer to Go memory is kept here.
+#define _GNU_SOURCE
+#include "engine.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+enum { WASM_PAGE = 65536, PAGE = 4096 };
+
+// The instance that this thread runs. Wasmtime's callbacks for memories and stacks don't
+// say for which instance they are called; they are called from fsl_start and fsl_poll.
+static _Thread_local fsl *current;
+
+// States of a frame.
+enum { WAITING, ANSWERED, GUEST_WANTED, GUEST_RUNNING };
+
+static char *take_message(wasmtime_error_t *e) {
+  wasm_byte_vec_t m;
+  wasmtime_error_message(e, &m);
+  char *s = malloc(m.size + 1);
+  memcpy(s, m.data, m.size);
+  s[m.size] = 0;
+  wasm_byte_vec_delete(&m);
+  wasmtime_error_delete(e);
+  return s;
+}
+
+// ---- memory ----
+
+static uint8_t *memory_get(void *env, size_t *size, size_t *capacity) {
+  fsl *f = env;
+  *size = f->size;
+  *capacity = f->reservation;
+  return f->base;
+}
+
+static wasmtime_error_t *memory_grow(void *env, size_t size) {
+  fsl *f = env;
+  if (size > f->limit) {
+    f->grow_refused = 1;
+    return wasmtime_error_new("memory limit reached");
+  }
+  if (size > f->size) {
+    if (mprotect(f->base + f->size, size - f->size, PROT_READ | PROT_WRITE)) {
+      f->grow_refused = 1;
+      return wasmtime_error_new("no memory left on this host");
+    }
+    f->size = size;
+  }
+  return NULL;
+}
+
+static uint8_t *gate_get(void *env, size_t *size, size_t *capacity) {
+  // Only the first page is ever read, and only by the gates themselves.
+  *size = *capacity = WASM_PAGE;
+  return ((fsl *)env)->gate;
+}
+
+static wasmtime_error_t *gate_grow(void *env, size_t size) {
+  return wasmtime_error_new("a gate does not grow");
+}
+
+// new_memory gives memory 0 the region's address and memory 1 the gate: a prepared module
+// has just these two, in this order.
+static wasmtime_error_t *new_memory(void *env, const wasm_memorytype_t *type, size_t minimum, size_t maximum,
+                                    size_t reserved, size_t guard, wasmtime_linear_memory_t *ret) {
+  fsl *f = current;
+  ret->env = f;
+  ret->finalizer = NULL;
+  switch (f->memories++) {
+  case 0:
+    if (minimum > f->size || reserved > f->reservation)
+      return wasmtime_error_new("the region does not fit the module's memory");
+    ret->get_memory = memory_get;
+    ret->grow_memory = memory_grow;
+    return NULL;
+  case 1:
+    ret->get_memory = gate_get;
+    ret->grow_memory = gate_grow;
+    return NULL;
+  }
+  return wasmtime_error_new("a prepared module has two memories");
+}
+
+// ---- stacks ----
+
+// Stacks beyond the region's own, for guest code that a host call runs. They are few, and
+// kept for ever.
+typedef struct stack {
+  uint8_t *top;
+  size_t len;
+  struct stack *next;
+} stack;
+
+static struct {
+  pthread_mutex_t mu;
+  stack *free;
+} spare = {PTHREAD_MUTEX_INITIALIZER, NULL};
+
+static uint8_t *region_stack_get(void *env, size_t *len) {
+  fsl *f = env;
+  *len = f->stack_len;
+  return f->stack_top;
+}
+
+static void region_stack_free(void *env) { ((fsl *)env)->stack_taken = 0; }
+
+static uint8_t *spare_stack_get(void *env, size_t *len) {
+  stack *s = env;
+  *len = s->len;
+  return s->top;
+}
+
+static void spare_stack_free(void *env) {
+  stack *s = env;
+  pthread_mutex_lock(&spare.mu);
+  s->next = spare.free;
+  spare.free = s;
+  pthread_mutex_unlock(&spare.mu);
+}
+
+static wasmtime_error_t *new_stack(void *env, size_t size, bool zeroed, wasmtime_stack_memory_t *ret) {
+  fsl *f = current;
+  if (!f->stack_taken) {
+    f->stack_taken = 1;
+    ret->env = f;
+    ret->get_stack_memory = region_stack_get;
+    ret->finalizer = region_stack_free;
+    return NULL;
+  }
+  pthread_mutex_lock(&spare.mu);
+  stack *s = spare.free;
+  if (s)
+    spare.free = s->next;
+  pthread_mutex_unlock(&spare.mu);
+  if (!s) {
+    uint8_t *p = mmap(NULL, size + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+      return wasmtime_error_new("no memory left for a stack");
+    if (mprotect(p, PAGE, PROT_NONE)) {
+      munmap(p, size + PAGE);
+      return wasmtime_error_new("no mapping left for a stack's guard");
+    }
+    s = calloc(1, sizeof *s);
+    s->top = p + PAGE + size;
+    s->len = size;
+  }
+  ret->env = s;
+  ret->get_stack_memory = spare_stack_get;
+  ret->finalizer = spare_stack_free;
+  return NULL;
+}
+
+// ---- host calls ----
+
+typedef struct fsl_host_info {
+  uint32_t index;
+  wasmtime_valkind_t kind; // of the result
+  struct fsl_host_info *next;
+} fsl_host_info;
+
+static uint64_t to_bits(const wasmtime_val_t *v) {
+  uint64_t u = 0;
+  switch (v->kind) {
+  case WASMTIME_I32:
+  case WASMTIME_F32:
+    memcpy(&u, &v->of, 4);
+    break;
+  case WASMTIME_I64:
+  case WASMTIME_F64:
+    memcpy(&u, &v->of, 8);
+    break;
+  }
+  return u;
+}
+
+static void from_bits(wasmtime_val_t *v, wasmtime_valkind_t kind, uint64_t u) {
+  v->kind = kind;
+  memcpy(&v->of, &u, 8);
+}
+
+static void guest_free(fsl_frame *h) {
+  if (!h->guest)
+    return;
+  if (h->guest->future)
+    wasmtime_call_future_delete(h->guest->future);
+  free(h->guest);
+  h->guest = NULL;
+}
+
+// host_continue is polled whenever the fiber is: it is what a suspended host call does.
+static bool host_continue(void *env) {
+  fsl_frame *h = env;
+  fsl *f = h->f;
+  switch (h->state) {
+  case ANSWERED:
+    f->depth--;
+    return true;
+  case GUEST_WANTED: {
+    fsl_guest *g = h->guest;
+    g->future = wasmtime_func_call_async(f->context, &g->func, g->args, g->nargs, &g->result, g->nresults, &f->trap, &f->error);
+    h->state = GUEST_RUNNING;
+  }
+    // fall through
+  case GUEST_RUNNING:
+    if (!wasmtime_call_future_poll(h->guest->future))
+      return false; // the guest code called the host; f->event says so
+    f->result = h->guest->nresults ? to_bits(&h->guest->result) : 0;
+    f->event = f->trap || f->error ? FSL_TRAPPED : FSL_GUEST_DONE;
+    guest_free(h);
+    h->state = WAITING;
+    return false;
+  }
+  return false;
+}
+
+// host_drop runs when the host call is over, or when its fiber is dropped while suspended.
+static void host_drop(void *env) { guest_free(env); }
+
+static bool done(void *env) { return true; }
+
+static void host_call(void *env, wasmtime_caller_t *caller, const wasmtime_val_t *args, size_t nargs,
+                      wasmtime_val_t *results, size_t nresults, wasm_trap_t **trap,
+                      wasmtime_async_continuation_t *k) {
+  const fsl_host_info *info = env;
+  fsl *f = wasmtime_context_get_data(wasmtime_caller_context(caller));
+  if (f->depth == FSL_NESTED_MAX) {
+    static const char message[] = "host calls are nested too deeply";
+    *trap = wasmtime_trap_new(message, sizeof message - 1);
+    *k = (wasmtime_async_continuation_t){.callback = done};
+    return;
+  }
+  fsl_frame *h = &f->frames[f->depth++];
+  h->f = f;
+  h->state = WAITING;
+  h->kind = info->kind;
+  h->results = results;
+  h->nresults = nresults;
+  h->trap = trap;
+  h->guest = NULL;
+  f->host = info->index;
+  f->nargs = nargs;
+  for (size_t i = 0; i < nargs; i++)
+    f->args[i] = to_bits(&args[i]);
+  f->event = FSL_HOST_CALL;
+  *k = (wasmtime_async_continuation_t){.callback = host_continue, .env = h, .finalizer = host_drop};
+}
+
+// ---- host functions in C, for what must be faster than a return to Go ----
+
+enum { WASI_SUCCESS = 0, WASI_EFAULT = 21, WASI_EINVAL = 28 };
+
+static bool guest_write(const fsl *f, uint32_t at, uint64_t value) {
+  if (f->size < 8 || at > f->size - 8)
+    return false;
+  memcpy(f->base + at, &value, 8);
+  return true;
+}
+
+static fsl *caller_fsl(wasmtime_caller_t *c) { return wasmtime_context_get_data(wasmtime_caller_context(c)); }
+
+static int64_t nanoseconds(clockid_t id) {
+  struct timespec t;
+  clock_gettime(id, &t);
+  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+// clock_time_get(id, precision, *time): 0 realtime; 1 monotonic, from the start of the
+// call; 2, 3 the CPU time of process and thread, which a guest gets as its monotonic time.
+static wasm_trap_t *clock_time_get(void *env, wasmtime_caller_t *c, wasmtime_val_raw_t *v, size_t n) {
+  fsl *f = caller_fsl(c);
+  uint32_t id = v[0].i32, errno_ = WASI_SUCCESS;
+  if (id > 3)
+    errno_ = WASI_EINVAL;
+  else if (!guest_write(f, v[2].i32, id == 0 ? nanoseconds(CLOCK_REALTIME) : nanoseconds(CLOCK_MONOTONIC) - f->clock_start))
+    errno_ = WASI_EFAULT;
+  v[0].i32 = errno_;
+  return NULL;
+}
+
+static wasm_trap_t *clock_res_get(void *env, wasmtime_caller_t *c, wasmtime_val_raw_t *v, size_t n) {
+  uint32_t id = v[0].i32;
+  v[0].i32 = id > 3 ? WASI_EINVAL : guest_write(caller_fsl(c), v[1].i32, 1) ? WASI_SUCCESS : WASI_EFAULT;
+  return NULL;
+}
+
+static wasm_trap_t *sched_yield_(void *env, wasmtime_caller_t *c, wasmtime_val_raw_t *v, size_t n) {
+  v[0].i32 = WASI_SUCCESS;
+  return NULL;
+}
+
+static const wasmtime_func_unchecked_callback_t fast[] = {
+    [FSL_FAST_CLOCK_TIME_GET] = clock_time_get,
+    [FSL_FAST_CLOCK_RES_GET] = clock_res_get,
+    [FSL_FAST_SCHED_YIELD] = sched_yield_,
+};
+
+// ---- engine and modules ----
+
+char *fsl_engine_new(const fsl_config *config, fsl_engine **out) {
+  // With it Wasmtime adds native frames to each trap, looked up at some milliseconds each.
+  unsetenv("RUST_BACKTRACE");
+  unsetenv("RUST_LIB_BACKTRACE");
+  wasm_config_t *c = wasm_config_new();
+  wasmtime_config_async_support_set(c, true);
+  wasmtime_config_async_stack_size_set(c, config->stack);
+  wasmtime_config_max_wasm_stack_set(c, config->wasm_stack);
+  wasmtime_config_epoch_interruption_set(c, config->epochs);
+  wasmtime_config_memory_init_cow_set(c, false); // else Wasmtime panics with a memory creator
+  wasmtime_config_memory_may_move_set(c, false);
+  wasmtime_config_memory_reservation_set(c, config->reservation);
+  wasmtime_config_memory_guard_size_set(c, config->guard);
+  wasmtime_config_native_unwind_info_set(c, false);
+  wasmtime_config_wasm_threads_set(c, false);
+  wasmtime_config_wasm_multi_memory_set(c, true); // for the gate; guests have one memory
+  wasmtime_config_wasm_memory64_set(c, false);
+  wasmtime_config_wasm_function_references_set(c, false);
+  wasmtime_config_wasm_gc_set(c, false);
+  wasmtime_config_wasm_exceptions_set(c, false);
+  wasmtime_config_wasm_relaxed_simd_set(c, false);
+  wasmtime_config_wasm_tail_call_set(c, true);
+  wasmtime_config_wasm_component_model_set(c, false);
+  wasmtime_memory_creator_t memories = {.new_memory = new_memory};
+  wasmtime_config_host_memory_creator_set(c, &memories);
+  wasmtime_stack_creator_t stacks = {.new_stack = new_stack};
+  wasmtime_config_host_stack_creator_set(c, &stacks);
+  wasm_engine_t *engine = wasm_engine_new_with_config(c); // takes c
+  if (!engine)
+    return strdup("the engine refused its configuration");
+  fsl_engine *e = calloc(1, sizeof *e);
+  e->engine = engine;
+  e->epochs = config->epochs;
+  e->linker = wasmtime_linker_new(engine);
+  *out = e;
+  return NULL;
+}
+
+void fsl_engine_delete(fsl_engine *e) {
+  wasmtime_linker_delete(e->linker);
+  wasm_engine_delete(e->engine);
+  for (fsl_host_info *h = e->hosts; h;) {
+    fsl_host_info *next = h->next;
+    free(h);
+    h = next;
+  }
+  free(e);
+}
+
+static wasm_functype_t *functype(const fsl_host *h) {
+  wasm_valtype_vec_t params, results;
+  wasm_valtype_t *types[FSL_ARGS_MAX];
+  for (uint32_t i = 0; i < h->nparams; i++)
+    types[i] = wasm_valtype_new(h->kinds[i]);
+  wasm_valtype_vec_new(&params, h->nparams, types);
+  for (uint32_t i = 0; i < h->nresults; i++)
+    types[i] = wasm_valtype_new(h->kinds[h->nparams + i]);
+  wasm_valtype_vec_new(&results, h->nresults, types);
+  return wasm_functype_new(&params, &results);
+}
+
+char *fsl_engine_define(fsl_engine *e, const fsl_host *h) {
+  wasm_functype_t *type = functype(h);
+  wasmtime_error_t *err;
+  if (h->fast) {
+    err = wasmtime_linker_define_func_unchecked(e->linker, h->module, strlen(h->module), h->name, strlen(h->name), type,
+                                                fast[h->fast], NULL, NULL);
+  } else {
+    fsl_host_info *info = calloc(1, sizeof *info);
+    info->index = h->index;
+    info->kind = h->nresults ? h->kinds[h->nparams] : WASMTIME_I32;
+    info->next = e->hosts;
+    e->hosts = info;
+    err = wasmtime_linker_define_async_func(e->linker, h->module, strlen(h->module), h->name, strlen(h->name), type,
+                                            host_call, info, NULL);
+  }
+  wasm_functype_delete(type);
+  return err ? take_message(err) : NULL;
+}
+
+static char *module_link(fsl_engine *e, wasmtime_module_t *m, fsl_module **out) {
+  wasmtime_instance_pre_t *pre;
+  wasmtime_error_t *err = wasmtime_linker_instantiate_pre(e->linker, m, &pre);
+  if (err) {
+    wasmtime_module_delete(m);
+    return take_message(err);
+  }
+  fsl_module *module = calloc(1, sizeof *module);
+  *module = (fsl_module){.engine = e, .module = m, .pre = pre};
+  *out = module;
+  return NULL;
+}
+
+char *fsl_module_compile(fsl_engine *e, const uint8_t *wasm, size_t n, fsl_module **out) {
+  wasmtime_module_t *m;
+  wasmtime_error_t *err = wasmtime_module_new(e->engine, wasm, n, &m);
+  return err ? take_message(err) : module_link(e, m, out);
+}
+
+char *fsl_module_load(fsl_engine *e, const uint8_t *bytes, size_t n, fsl_module **out) {
+  wasmtime_module_t *m;
+  wasmtime_error_t *err = wasmtime_module_deserialize(e->engine, bytes, n, &m);
+  return err ? take_message(err) : module_link(e, m, out);
+}
+
+char *fsl_module_validate(fsl_engine *e, const uint8_t *wasm, size_t n) {
+  wasmtime_error_t *err = wasmtime_module_validate(e->engine, wasm, n);
+  return err ? take_message(err) : NULL;
+}
+
+char *fsl_module_serialize(fsl_module *m, wasm_byte_vec_t *out) {
+  wasmtime_error_t *err = wasmtime_module_serialize(m->module, out);
+  return err ? take_message(err) : NULL;
+}
+
+void fsl_module_delete(fsl_module *m) {
+  wasmtime_instance_pre_delete(m->pre);
+  wasmtime_module_delete(m->module);
+  free(m);
+}
+
+char *fsl_wat(const char *text, size_t n, wasm_byte_vec_t *out) {
+  wasmtime_error_t *err = wasmtime_wat2wasm(text, n, out);
+  return err ? take_message(err) : NULL;
+}
+
+// ---- instances ----
+
+fsl *fsl_new(void) { return calloc(1, sizeof(fsl)); }
+
+// instantiate makes the store and the instance. A prepared module has no start function,
+// so no guest code runs here and no fiber is ever suspended.
+static bool instantiate(fsl *f, const fsl_module *m) {
+  f->store = wasmtime_store_new(m->engine->engine, f, NULL);
+  f->context = wasmtime_store_context(f->store);
+  if (m->table_elements_max)
+    wasmtime_store_limiter(f->store, -1, m->table_elements_max, -1, -1, -1);
+  if (m->engine->epochs)
+    wasmtime_context_set_epoch_deadline(f->context, UINT64_MAX / 2);
+  f->clock_start = nanoseconds(CLOCK_MONOTONIC);
+  f->memories = 0;
+  wasmtime_call_future_t *future =
+      wasmtime_instance_pre_instantiate_async(m->pre, f->context, &f->instance, &f->trap, &f->error);
+  while (!wasmtime_call_future_poll(future))
+    ;
+  wasmtime_call_future_delete(future);
+  f->start_ns = nanoseconds(CLOCK_MONOTONIC) - f->clock_start;
+  return !f->trap && !f->error;
+}
+
+// poll runs the guest until it finishes, dies or calls the host.
+static int poll(fsl *f) {
+  fsl *outer = current;
+  current = f;
+  f->event = -1;
+  int64_t cpu = f->measure_cpu ? nanoseconds(CLOCK_THREAD_CPUTIME_ID) : 0;
+  bool finished = wasmtime_call_future_poll(f->future);
+  if (f->measure_cpu)
+    f->cpu_ns += nanoseconds(CLOCK_THREAD_CPUTIME_ID) - cpu;
+  current = outer;
+  if (!finished)
+    return f->event;
+  wasmtime_call_future_delete(f->future);
+  f->future = NULL;
+  if (f->trap || f->error)
+    return FSL_TRAPPED;
+  f->result = f->nresults ? to_bits(&f->value) : 0;
+  return FSL_FINISHED;
+}
+
+// signature tells whether func takes nparams i32 and returns at most one number, and how
+// many it returns.
+static bool signature(fsl *f, const wasmtime_func_t *func, size_t nparams, size_t *nresults) {
+  wasm_functype_t *type = wasmtime_func_type(f->context, func);
+  const wasm_valtype_vec_t *params = wasm_functype_params(type), *results = wasm_functype_results(type);
+  bool ok = params->size == nparams && results->size <= 1;
+  for (size_t i = 0; ok && i < params->size; i++)
+    ok = wasm_valtype_kind(params->data[i]) == WASM_I32;
+  if (ok && results->size)
+    ok = wasm_valtype_kind(results->data[0]) <= WASM_F64;
+  *nresults = results->size;
+  wasm_functype_delete(type);
+  return ok;
+}
+
+static int run(fsl *f) {
+  f->future = wasmtime_func_call_async(f->context, &f->func, NULL, 0, &f->value, f->nresults, &f->trap, &f->error);
+  return poll(f);
+}
+
+int fsl_start(fsl *f, const fsl_module *m, const char *export, size_t n, size_t nresults) {
+  current = f;
+  bool ok = f->store || instantiate(f, m);
+  current = NULL;
+  if (!ok)
+    return FSL_TRAPPED;
+  wasmtime_extern_t item;
+  if (!wasmtime_instance_export_get(f->context, &f->instance, export, n, &item) || item.kind != WASMTIME_EXTERN_FUNC)
+    return FSL_NO_ENTRY;
+  f->func = item.of.func;
+  f->nresults = nresults;
+  return run(f);
+}
+
+static bool table_entry(fsl *f, const char *table, size_t n, uint32_t index, wasmtime_func_t *func) {
+  wasmtime_extern_t item;
+  wasmtime_val_t value;
+  if (!wasmtime_instance_export_get(f->context, &f->instance, table, n, &item) || item.kind != WASMTIME_EXTERN_TABLE ||
+      !wasmtime_table_get(f->context, &item.of.table, index, &value))
+    return false;
+  bool ok = value.kind == WASMTIME_FUNCREF && value.of.funcref.store_id != 0;
+  if (ok)
+    *func = value.of.funcref;
+  else
+    wasmtime_val_unroot(&value);
+  return ok;
+}
+
+int fsl_start_table(fsl *f, const fsl_module *m, const char *table, size_t n, uint32_t index) {
+  current = f;
+  bool ok = f->store || instantiate(f, m);
+  current = NULL;
+  if (!ok)
+    return FSL_TRAPPED;
+  if (!table_entry(f, table, n, index, &f->func) || !signature(f, &f->func, 0, &f->nresults))
+    return FSL_NO_ENTRY;
+  return run(f);
+}
+
+bool fsl_table_has_entry(fsl *f, const char *table, size_t n, uint32_t index) {
+  wasmtime_func_t func;
+  size_t nresults;
+  return table_entry(f, table, n, index, &func) && signature(f, &func, 0, &nresults) && nresults == 1;
+}
+
+int fsl_answer(fsl *f, uint64_t result) {
+  fsl_frame *h = fsl_waiting(f);
+  if (h->nresults)
+    from_bits(&h->results[0], h->kind, result);
+  h->state = ANSWERED;
+  return poll(f);
+}
+
+int fsl_answer_trap(fsl *f, const char *message, size_t n) {
+  fsl_frame *h = fsl_waiting(f);
+  *h->trap = wasmtime_trap_new(message, n);
+  h->state = ANSWERED;
+  return poll(f);
+}
+
+int fsl_call_guest(fsl *f, const char *export, size_t n, uint32_t nargs, uint32_t a0, uint32_t a1) {
+  fsl_frame *h = fsl_waiting(f);
+  wasmtime_extern_t item;
+  size_t nresults;
+  if (!wasmtime_instance_export_get(f->context, &f->instance, export, n, &item) || item.kind != WASMTIME_EXTERN_FUNC ||
+      !signature(f, &item.of.func, nargs, &nresults))
+    return FSL_NO_ENTRY;
+  fsl_guest *g = h->guest = calloc(1, sizeof *g);
+  g->func = item.of.func;
+  g->nargs = nargs;
+  g->nresults = nresults;
+  from_bits(&g->args[0], WASMTIME_I32, a0);
+  from_bits(&g->args[1], WASMTIME_I32, a1);
+  h->state = GUEST_WANTED;
+  return poll(f);
+}
+
+void fsl_delete(fsl *f) {
+  fsl *outer = current;
+  current = f;
+  if (f->future)
+    wasmtime_call_future_delete(f->future);
+  if (f->trap)
+    wasm_trap_delete(f->trap);
+  if (f->error)
+    wasmtime_error_delete(f->error);
+  if (f->store)
+    wasmtime_store_delete(f->store);
+  current = outer;
+  free(f);
+}
+
+char *fsl_failure(fsl *f, int *code, fsl_stack_frame *frames, size_t *nframes) {
+  wasm_byte_vec_t m = {0};
+  wasm_frame_vec_t trace = {0};
+  *code = -1;
+  if (f->trap) {
+    wasmtime_trap_code_t c;
+    if (wasmtime_trap_code(f->trap, &c))
+      *code = c;
+    wasm_trap_message(f->trap, &m);
+    wasm_trap_trace(f->trap, &trace);
+  } else if (f->error) {
+    wasmtime_error_message(f->error, &m);
+    wasmtime_error_wasm_trace(f->error, &trace);
+  }
+  size_t n = trace.size < *nframes ? trace.size : *nframes;
+  for (size_t i = 0; i < n; i++) {
+    frames[i].func_index = wasm_frame_func_index(trace.data[i]);
+    frames[i].offset = wasm_frame_func_offset(trace.data[i]);
+    const wasm_name_t *name = wasmtime_frame_func_name(trace.data[i]);
+    frames[i].name[0] = 0;
+    if (name)
+      snprintf(frames[i].name, sizeof frames[i].name, "%.*s", (int)name->size, name->data);
+  }
+  *nframes = n;
+  if (trace.data)
+    wasm_frame_vec_delete(&trace);
+  char *s = calloc(1, m.size + 1);
+  if (m.size)
+    memcpy(s, m.data, m.size);
+  if (m.data)
+    wasm_byte_vec_delete(&m);
+  return s;
+}
+
+int64_t fsl_elapsed(const fsl *f) { return nanoseconds(CLOCK_MONOTONIC) - f->clock_start; }

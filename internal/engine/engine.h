@@ -1,0 +1,155 @@
+// What the Go side of this package sees of the C side: see engine.c.
+#ifndef FAASM_ENGINE_H
+#define FAASM_ENGINE_H
+
+#include "wasmtime.h"
+
+enum { FSL_ARGS_MAX = 16, FSL_NESTED_MAX = 4 };
+
+// What fsl_start and fsl_poll report.
+enum {
+  FSL_FINISHED = 0,      // the entry point returned; result holds what
+  FSL_TRAPPED = 1,       // see fsl_failure
+  FSL_HOST_CALL = 2,     // host, nargs, args are set; answer and poll
+  FSL_GUEST_DONE = 3,    // the guest function asked for by fsl_call_guest returned; see result
+  FSL_NO_ENTRY = 4,      // no such export, or not a function of the right type
+};
+
+// Guest code that a host call runs.
+typedef struct fsl_guest {
+  wasmtime_func_t func;
+  size_t nargs, nresults;
+  wasmtime_val_t args[2], result;
+  wasmtime_call_future_t *future;
+} fsl_guest;
+
+// One host call in flight. There is more than one only while a host call runs guest code
+// that makes host calls itself.
+typedef struct fsl_frame {
+  struct fsl *f;
+  int state;
+  wasmtime_valkind_t kind; // of the host function's result
+  wasmtime_val_t *results;
+  size_t nresults;
+  wasm_trap_t **trap;
+
+  struct fsl_guest *guest; // the guest code that this host call runs, or NULL
+} fsl_frame;
+
+// One instance and what it runs. Go owns it from fsl_new to fsl_delete, and reads the
+// fields between polls.
+typedef struct fsl {
+  // Set by Go before fsl_start, constant afterwards: the region.
+  uint8_t *base;        // guest address 0
+  uint64_t limit;       // bytes the memory may grow to
+  uint64_t reservation; // addresses that belong to it
+  uint8_t *gate;
+  uint8_t *stack_top;
+  uint64_t stack_len;
+
+  uint64_t size;         // of the linear memory, bytes
+  uint32_t grow_refused; // the guest asked for more than limit, or the kernel had none
+
+  // The host call that waits for an answer, after FSL_HOST_CALL.
+  uint32_t host;
+  uint32_t nargs;
+  uint64_t args[FSL_ARGS_MAX];
+  uint64_t result; // of the entry point or of the guest function
+
+  int64_t clock_start; // CLOCK_MONOTONIC at the start of the call, ns
+  int64_t start_ns;    // how long it took to instantiate the module
+  int64_t cpu_ns;      // thread time spent in the guest, if measure_cpu
+  uint32_t measure_cpu;
+
+  // The rest is engine.c's.
+  int event, depth, memories, stack_taken;
+  wasmtime_store_t *store;
+  wasmtime_context_t *context;
+  wasmtime_instance_t instance;
+  wasmtime_call_future_t *future;
+  wasmtime_func_t func;
+  size_t nresults;
+  wasmtime_val_t value;
+  wasm_trap_t *trap;
+  wasmtime_error_t *error;
+  fsl_frame frames[FSL_NESTED_MAX];
+} fsl;
+
+typedef struct fsl_engine {
+  wasm_engine_t *engine;
+  wasmtime_linker_t *linker;
+  bool epochs;
+  struct fsl_host_info *hosts; // all that was defined, for fsl_engine_delete
+} fsl_engine;
+
+typedef struct fsl_module {
+  fsl_engine *engine;
+  wasmtime_module_t *module;
+  wasmtime_instance_pre_t *pre;
+  int64_t table_elements_max; // in each table the guest can grow; 0 if it has none
+} fsl_module;
+
+typedef struct fsl_config {
+  uint64_t reservation, guard, stack, wasm_stack;
+  bool epochs;
+} fsl_config;
+
+// A function that the linker gets. kinds are the parameters' and then the results',
+// WASM_I32 to WASM_F64. fast, if not 0, names one of engine.c's own functions, which is
+// run on the guest's stack; every other one is a return to Go with its index.
+typedef struct fsl_host {
+  const char *module, *name;
+  const uint8_t *kinds;
+  uint32_t nparams, nresults, index, fast;
+} fsl_host;
+
+enum { FSL_FAST_NONE = 0, FSL_FAST_CLOCK_TIME_GET = 1, FSL_FAST_CLOCK_RES_GET = 2, FSL_FAST_SCHED_YIELD = 3 };
+
+typedef struct fsl_stack_frame {
+  uint32_t func_index;
+  uint64_t offset;
+  char name[120];
+} fsl_stack_frame;
+
+// The functions that return a char* return NULL for success, else a message to free().
+
+char *fsl_engine_new(const fsl_config *, fsl_engine **);
+void fsl_engine_delete(fsl_engine *);
+char *fsl_engine_define(fsl_engine *, const fsl_host *);
+
+char *fsl_module_compile(fsl_engine *, const uint8_t *wasm, size_t n, fsl_module **);
+char *fsl_module_load(fsl_engine *, const uint8_t *bytes, size_t n, fsl_module **);
+char *fsl_module_validate(fsl_engine *, const uint8_t *wasm, size_t n);
+char *fsl_module_serialize(fsl_module *, wasm_byte_vec_t *out);
+void fsl_module_delete(fsl_module *);
+char *fsl_wat(const char *text, size_t n, wasm_byte_vec_t *out);
+
+// An instance's life: fsl_new, then any number of times fsl_start or fsl_start_table and
+// fsl_poll until it says FSL_FINISHED, then fsl_delete. After FSL_TRAPPED or FSL_NO_ENTRY
+// only fsl_failure and fsl_delete may follow. fsl_delete may come at any time while no
+// thread is in a poll: a suspended guest is dropped. fsl_start's caller knows the export's
+// type: no parameters, and nresults (0 or 1) numbers.
+fsl *fsl_new(void);
+int fsl_start(fsl *, const fsl_module *, const char *export, size_t n, size_t nresults);
+int fsl_start_table(fsl *, const fsl_module *, const char *table, size_t n, uint32_t index);
+void fsl_delete(fsl *);
+
+// What to do with the host call that waits; each is followed by fsl_poll.
+static inline fsl_frame *fsl_waiting(fsl *f) { return &f->frames[f->depth - 1]; }
+int fsl_answer(fsl *, uint64_t result);                     // and polls
+int fsl_answer_trap(fsl *, const char *message, size_t n);  // and polls
+// Runs a guest function of i32 parameters, and polls. FSL_NO_ENTRY leaves the host call
+// waiting, as before.
+int fsl_call_guest(fsl *, const char *export, size_t n, uint32_t nargs, uint32_t a0, uint32_t a1);
+
+// Whether the table has a function of type () -> i32 at index.
+bool fsl_table_has_entry(fsl *, const char *table, size_t n, uint32_t index);
+
+// Nanoseconds since the instance was started.
+int64_t fsl_elapsed(const fsl *);
+
+// Why the guest died, after FSL_TRAPPED: a message to free(), Wasmtime's trap code or -1,
+// and up to *nframes frames, innermost first.
+char *fsl_failure(fsl *, int *code, fsl_stack_frame *frames, size_t *nframes);
+
+#endif
