@@ -1,0 +1,330 @@
+// Package faaslet makes, runs, interrupts and cleans Faaslets: one isolated execution of a
+// function, in a region of its own that no other sees.
+//
+// Every call gets a fresh one. Code.Run is the life of a Faaslet, on the goroutine that
+// carries the call: take a clean region, instantiate, run, serve what the guest asks of
+// the host, tell how it ended. The region is cleaned after the reply (Remains.Clean).
+//
+// The package does not decide when a call runs, nor hold it back while the host is busy
+// (sched does), and does not know what the host functions do (hostif does).
+package faaslet
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/faasm-go/faasm/internal/call"
+	"github.com/faasm-go/faasm/internal/engine"
+	"github.com/faasm-go/faasm/internal/hostif"
+	"github.com/faasm-go/faasm/internal/vmem"
+)
+
+// Faaslet is one execution. It belongs to the goroutine that carries the call, but for
+// interrupt, which comes from whoever cancels it.
+type Faaslet struct {
+	guest  hostif.Guest
+	code   *Code
+	region *vmem.Region
+
+	gate struct {
+		sync.Mutex
+		shut bool
+		over bool // the guest will not be entered again
+	}
+}
+
+// Remains are what a Faaslet leaves behind. They must be cleaned, once.
+type Remains struct {
+	code     *Code
+	region   *vmem.Region // nil if there was none
+	instance engine.Instance
+	deep     bool // the native stack may have been used deeply
+}
+
+// World is what surrounds the Faaslets of a host.
+type World struct {
+	Host  hostif.Host
+	Logs  *call.LogBuffer
+	Trace func(line string) // if not nil, is given each host call and its answer
+}
+
+// Run runs cl to its end in a fresh Faaslet and tells how it ended. It does not finish cl.
+//
+// cl is Running, or about to be: Run ends at once if it has been cancelled. Its deadline
+// is minded here: past it, the guest is stopped, whatever it does.
+func (c *Code) Run(cl *call.Call, w *World) (call.Result, Remains) {
+	started := time.Now()
+	result := call.Result{Started: started}
+	if !cl.MarkRunning(started, c.limits.Timeout) {
+		result.Outcome, result.Failure = cancelledResult(cl, started)
+		result.Finished = started
+		return result, Remains{}
+	}
+	region, err := c.pool.Take()
+	if err != nil {
+		result.Outcome = call.Refused
+		result.Failure = &call.Failure{Message: fmt.Sprintf("the host has no memory for another Faaslet: %v", err)}
+		result.Finished = time.Now()
+		return result, Remains{}
+	}
+	instance := c.instance(region)
+	if c.slowRuns.Load() >= slowRunsMeasured {
+		instance.MeasureCPU()
+	}
+	f := &Faaslet{
+		code:   c,
+		region: region,
+		guest: hostif.Guest{
+			Instance: instance, Call: cl, Host: w.Host, Limits: &c.rt.opts.Hosts, Log: w.Logs.Writer(cl.Request()),
+			Name: cl.Request().Function, MallocsOutput: c.mallocsOutput, Table: c.table, Trace: w.Trace,
+		},
+	}
+	f.guest.Run = f.drive
+	taken := time.Since(started)
+
+	stop := cl.OnCancel(f.interrupt)
+	var timer *time.Timer
+	if d := cl.Deadline(); !d.IsZero() {
+		timer = time.AfterFunc(time.Until(d), func() { cl.Cancel(call.DeadlineExceeded) })
+	}
+	end := f.run(cl.Request().Entry)
+	if timer != nil {
+		timer.Stop()
+	}
+	stop()
+	f.openGate()
+	f.guest.Log.Close()
+
+	result.Finished = time.Now()
+	remains := Remains{code: c, region: region, instance: instance}
+	f.conclude(end, &result)
+	remains.deep = result.Outcome != call.Returned
+	result.Usage.Start = taken + instance.StartTime()
+	result.Usage.Wall = result.Finished.Sub(started)
+	result.Usage.CPU = c.cpu(instance, result.Usage.Wall-f.guest.Blocked)
+	result.Usage.MemoryPeak = instance.Size()
+	result.Usage.HostCalls = f.guest.HostCalls
+	return result, remains
+}
+
+// instance makes an instance that will live in region.
+func (c *Code) instance(region *vmem.Region) engine.Instance {
+	return c.module.NewInstance(engine.Memory{
+		Base: region.Base, Size: region.Image().Size, Limit: c.limits.MemoryMax, Reserved: c.rt.opts.Layout.Reservation,
+		Gate: region.Gate.Addr, StackTop: region.StackTop(), StackLen: region.StackLen(),
+	})
+}
+
+const (
+	// slowRun is what a run may take before it counts as long. Reading the thread's clock
+	// twice costs 1 us, a third of a short run.
+	slowRun = 200 * time.Microsecond
+	// slowRunsMeasured is the score from which runs are measured: a long run adds two to
+	// it and a short one takes one away, so a single interruption by the kernel is not
+	// taken for the function's nature.
+	slowRunsMeasured = 3
+	slowRunsMax      = 8
+)
+
+// cpu is the CPU time of a run that was busy for so long. For a function whose runs are
+// short it is taken to be just that.
+func (c *Code) cpu(instance engine.Instance, busy time.Duration) time.Duration {
+	score := c.slowRuns.Load()
+	switch {
+	case busy > slowRun && score < slowRunsMax:
+		c.slowRuns.Store(score + 2)
+	case busy <= slowRun && score > 0:
+		c.slowRuns.Store(score - 1)
+	}
+	if measured := instance.CPU(); measured > 0 {
+		return measured
+	}
+	return busy
+}
+
+// end is how a run ended.
+type end struct {
+	event engine.Event
+	step  int
+}
+
+// run runs the steps of a call, or the function of the table that entry names.
+func (f *Faaslet) run(entry call.Entry) end {
+	steps := f.code.steps
+	for i, s := range steps {
+		var event engine.Event
+		if s.entry && entry.Table {
+			event = f.guest.Instance.StartTable(f.code.table, entry.Index)
+		} else {
+			event = f.guest.Instance.Start(s.export, s.results)
+		}
+		event = f.drive(event)
+		if event != engine.Finished || (!s.entry && s.results > 0 && uint32(f.guest.Instance.Result()) != 0) {
+			return end{event, i}
+		}
+		if s.entry {
+			return end{event, i}
+		}
+	}
+	panic("BUG: a function without an entry point")
+}
+
+// drive serves the guest's host calls until it stops for another reason. It returns
+// HostCall if the guest is to be dropped as it is: it exited, or it is to go on no more.
+func (f *Faaslet) drive(event engine.Event) engine.Event {
+	for event == engine.HostCall {
+		event = f.guest.Serve()
+		if event == engine.HostCall && f.dropped() {
+			break
+		}
+	}
+	return event
+}
+
+func (f *Faaslet) dropped() bool {
+	_, cancelled := f.guest.Call.Cancelled()
+	return f.guest.Exited || f.guest.Died || cancelled
+}
+
+// interrupt stops the guest at its next loop or call. It is run by whoever cancels the
+// call, while the guest may be running on another thread.
+func (f *Faaslet) interrupt() {
+	f.gate.Lock()
+	defer f.gate.Unlock()
+	if f.gate.over || f.gate.shut {
+		return
+	}
+	if err := f.region.Gate.Shut(); err != nil {
+		// Only a kernel without guard markers can refuse, for lack of mappings, and only
+		// for the moment. A guest that is never stopped would be worse than a retry.
+		time.AfterFunc(time.Millisecond, f.interrupt)
+		return
+	}
+	f.gate.shut = true
+}
+
+// openGate makes the gate ready for the region's next Faaslet.
+func (f *Faaslet) openGate() {
+	f.gate.Lock()
+	defer f.gate.Unlock()
+	f.gate.over = true
+	if f.gate.shut {
+		if err := f.region.Gate.Open(); err != nil {
+			panic(fmt.Sprintf("BUG: open gate at %#x: %v", f.region.Gate.Addr, err))
+		}
+	}
+}
+
+// conclude fills in the outcome.
+func (f *Faaslet) conclude(e end, r *call.Result) {
+	g := &f.guest
+	s := f.code.steps[e.step]
+	switch {
+	case e.event == engine.Finished && s.entry:
+		r.Outcome = call.Returned
+		if s.results > 0 || g.Call.Request().Entry.Table {
+			r.ReturnCode = int32(uint32(g.Instance.Result()))
+		}
+	case e.event == engine.Finished:
+		r.Outcome = call.Trapped
+		r.Failure = &call.Failure{Message: fmt.Sprintf("initialisation: %s returned %d", s.export, int32(uint32(g.Instance.Result())))}
+	case e.event == engine.HostCall && g.Exited:
+		r.Outcome, r.ReturnCode = call.Returned, g.ExitCode
+	case e.event == engine.NoEntry:
+		r.Outcome = call.Trapped
+		r.Failure = &call.Failure{Message: fmt.Sprintf("there is no function of type () -> i32 at table index %d", g.Call.Request().Entry.Index)}
+	default:
+		f.concludeDeath(e, r)
+	}
+	r.Output = g.Output()
+}
+
+// concludeDeath tells a guest that was stopped from one that broke a rule.
+func (f *Faaslet) concludeDeath(e end, r *call.Result) {
+	g := &f.guest
+	var trap *engine.Trap
+	if e.event == engine.Trapped || g.Died {
+		trap = g.Instance.Trap()
+	}
+	if _, cancelled := g.Call.Cancelled(); cancelled {
+		r.Outcome, r.Failure = cancelledResult(g.Call, r.Started)
+		if trap != nil {
+			r.Failure.Backtrace = frames(trap) // where it was stopped
+		}
+		return
+	}
+	if trap == nil {
+		panic("BUG: a guest was dropped for no reason")
+	}
+	r.Outcome = call.Trapped
+	r.Failure = &call.Failure{Message: trap.Message, Backtrace: frames(trap)}
+	if trap.Code == engine.StackOverflow {
+		r.Failure.Message = fmt.Sprintf("call stack exhausted: the recursion is too deep for the %d KiB of native stack", engine.GuestStack(f.code.rt.opts.Layout.Stack)>>10)
+	}
+	if g.Instance.GrowRefused() {
+		r.Outcome = call.MemoryLimit
+		r.Failure.Message = fmt.Sprintf("memory limit of %d KiB reached (the memory has %d KiB and was refused more); then: %s",
+			f.code.limits.MemoryMax>>10, g.Instance.Size()>>10, trap.Message)
+	}
+}
+
+// cancelledResult words the reason why a call was cancelled.
+func cancelledResult(cl *call.Call, started time.Time) (call.Outcome, *call.Failure) {
+	cause, _ := cl.Cancelled()
+	message := "cancelled"
+	switch cause {
+	case call.DeadlineExceeded:
+		message = "deadline exceeded"
+		if d := cl.Deadline(); !d.IsZero() && d.After(started) {
+			message = fmt.Sprintf("deadline exceeded: stopped after %v", d.Sub(started).Round(time.Millisecond))
+		}
+	case call.HostLost:
+		message = "the host stopped while the call ran"
+	}
+	return cause, &call.Failure{Message: message}
+}
+
+func frames(t *engine.Trap) []call.Frame {
+	out := make([]call.Frame, len(t.Frames))
+	for i, fr := range t.Frames {
+		out[i] = call.Frame{FuncIndex: fr.FuncIndex, FuncName: fr.FuncName, Offset: fr.Offset}
+	}
+	return out
+}
+
+// Clean drops the instance and makes the region ready for the next Faaslet, off the path
+// of the reply. It returns how many pages had been written (0 where that is not known).
+func (r Remains) Clean() (dirty int, err error) {
+	if r.region == nil {
+		return 0, nil
+	}
+	size := r.instance.Size()
+	r.instance.Close()
+	if r.deep {
+		if err := r.region.DropStack(); err != nil {
+			return 0, err
+		}
+	}
+	return r.code.pool.Give(r.region, size)
+}
+
+// Bare instantiates the function, calls its entry point and cleans up, with nothing
+// around it. It is for measuring what the rest of Run costs; a guest that calls the host
+// can't be run so.
+func (c *Code) Bare() error {
+	region, err := c.pool.Take()
+	if err != nil {
+		return err
+	}
+	instance := c.instance(region)
+	for _, s := range c.steps {
+		if event := instance.Start(s.export, s.results); event != engine.Finished {
+			err = fmt.Errorf("%s stopped with event %d", s.export, event)
+			break
+		}
+	}
+	_, cleanErr := Remains{code: c, region: region, instance: instance}.Clean()
+	return errors.Join(err, cleanErr)
+}
