@@ -658,6 +658,9 @@ func (l *Log) Pending() iter.Seq2[*Request, error] {
 					key, stuck = last, false
 					return nil
 				}
+				if bytes.Compare(k, key) < 0 {
+					return fmt.Errorf("%w: pending key %x is out of order", ErrDamaged, k)
+				}
 				key, stuck = bytes.Clone(k), false
 				id, err := idOf(k)
 				if err != nil {
@@ -906,7 +909,10 @@ func (t *logTx) walks(f Filter) (walks []*descent, damage error) {
 		if (f.Tenant == "" || f.Tenant == tenant) && (f.Function == "" || f.Function == function) {
 			walks = append(walks, descend(t.functions, prefix, f.Before))
 		}
-		k, _ = c.Seek(slices.Concat(prefix, highID)) // the next function
+		end := slices.Concat(prefix, highID)
+		if k, _ = c.Seek(end); k != nil && bytes.Compare(k, end) < 0 { // else the next function
+			return walks, fmt.Errorf("%w: functions key %x is out of order", ErrDamaged, k)
+		}
 	}
 	return walks, damage
 }
@@ -917,6 +923,7 @@ func (t *logTx) walks(f Filter) (walks []*descent, damage error) {
 func (l *Log) Sweep(ctx context.Context, now time.Time) (int, error) {
 	cutoff := now.Add(-l.opts.Retention).UnixMilli()
 	total := 0
+	var first []byte // key of the last batch
 	for {
 		n := 0
 		err := l.change(ctx, sweepBatch*64, func(t *logTx) error {
@@ -927,6 +934,12 @@ func (l *Log) Sweep(ctx context.Context, now time.Time) (int, error) {
 					break
 				}
 				keys = append(keys, bytes.Clone(k))
+			}
+			if len(keys) > 0 {
+				if bytes.Equal(keys[0], first) {
+					return fmt.Errorf("%w: finished key %x cannot be deleted", ErrDamaged, first)
+				}
+				first = keys[0]
 			}
 			for _, k := range keys {
 				t.delete(t.finished, k)

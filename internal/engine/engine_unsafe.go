@@ -340,7 +340,7 @@ func (i Instance) Close() { C.fsl_delete(i.c) }
 type Frame struct {
 	FuncIndex uint32
 	FuncName  string // from the module's name section; may be empty
-	Offset    uint64 // bytes into the function
+	Offset    uint64 // bytes into the function; 0 where the engine can't tell
 }
 
 // TrapCode says which rule of Wasm a guest broke.
@@ -373,11 +373,11 @@ func (i Instance) Trap() *Trap {
 	defer C.free(unsafe.Pointer(text))
 	t := &Trap{Code: TrapCode(code), Message: trapMessage(TrapCode(code), C.GoString(text))}
 	for _, f := range frames[:n] {
-		t.Frames = append(t.Frames, Frame{
-			FuncIndex: uint32(f.func_index),
-			FuncName:  C.GoString(&f.name[0]),
-			Offset:    uint64(f.offset),
-		})
+		frame := Frame{FuncIndex: uint32(f.func_index), FuncName: C.GoString(&f.name[0])}
+		if f.offset != C.SIZE_MAX {
+			frame.Offset = uint64(f.offset)
+		}
+		t.Frames = append(t.Frames, frame)
 	}
 	return t
 }

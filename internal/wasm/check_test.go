@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -29,6 +31,46 @@ func fixture(t testing.TB, name string) []byte {
 		t.Fatal(err)
 	}
 	return bin
+}
+
+// TestFixtures_rebuild rebuilds the fixtures with the commands above and compares.
+func TestFixtures_rebuild(t *testing.T) {
+	for _, command := range []string{
+		"wat2wasm --enable-tail-call --debug-names gates.wat -o gates.wasm",
+		"wat2wasm --debug-names module.wat -o module.wasm",
+		"clang-19 --target=wasm32-wasi -O3 -ffast-math -msimd128 -mbulk-memory -mtail-call -s sort.c -o sort.wasm",
+	} {
+		args := strings.Fields(command)
+		out := args[len(args)-1]
+		t.Run(out, func(t *testing.T) {
+			if _, err := exec.LookPath(args[0]); err != nil {
+				unsupported(t, map[string]string{"wat2wasm": "wabt", "clang-19": "clang"}[args[0]], err)
+			}
+			rebuilt := filepath.Join(t.TempDir(), out)
+			cmd := exec.Command(args[0], append(args[1:len(args)-1:len(args)-1], rebuilt)...)
+			cmd.Dir = "testdata"
+			if text, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("%s: %v\n%s", command, err, text)
+			}
+			bin, err := os.ReadFile(rebuilt)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(bin, fixture(t, out)) {
+				t.Errorf("testdata/%s is not what its source gives now", out)
+			}
+		})
+	}
+}
+
+// unsupported skips a test for want of a feature. A host whose REQUIRE_FEATURES names the
+// feature promises to have it, and there the test fails instead.
+func unsupported(t *testing.T, feature string, why error) {
+	t.Helper()
+	if slices.Contains(strings.Split(os.Getenv("REQUIRE_FEATURES"), ","), feature) {
+		t.Fatalf("feature %s is required: %v", feature, why)
+	}
+	t.Skipf("feature %s is missing: %v", feature, why)
 }
 
 // must fails the test if a module that it expects to be good is refused.

@@ -28,7 +28,7 @@ func TestImage(t *testing.T) {
 		{"hidden by a later one", [][]byte{activeAt(12, "b"), activeAt(10, "aaaa")}, []Segment{{10, []byte("aaaa")}}},
 		{"within an earlier one", [][]byte{activeAt(10, "aaaa"), activeAt(12, "b")}, []Segment{{10, []byte("aaba")}}},
 		{"at the same place", [][]byte{activeAt(10, "a"), activeAt(10, "b"), activeAt(10, "c")}, []Segment{{10, []byte("c")}}},
-		{"chain", [][]byte{activeAt(14, "ccc"), activeAt(12, "bbb"), activeAt(10, "aaa")}, []Segment{{10, []byte("aaabbcc"[:7])}}},
+		{"chain", [][]byte{activeAt(14, "ccc"), activeAt(12, "bbb"), activeAt(10, "aaa")}, []Segment{{10, []byte("aaabbcc")}}},
 		{"two groups", [][]byte{activeAt(50, "xx"), activeAt(10, "aa"), activeAt(51, "yy"), activeAt(11, "bb")}, []Segment{{10, []byte("abb")}, {50, []byte("xyy")}}},
 		{"side by side", [][]byte{activeAt(10, "aa"), activeAt(12, "bb")}, []Segment{{10, []byte("aa")}, {12, []byte("bb")}}},
 		{"out of order", [][]byte{activeAt(12, "bb"), activeAt(0, "aa")}, []Segment{{0, []byte("aa")}, {12, []byte("bb")}}},

@@ -262,9 +262,6 @@ func TestPrepare_limits(t *testing.T) {
 			"100001 types; at most 100000 are allowed"},
 		{"imports", func(n int) []byte { return binaryOf(noType, many(secImport, n, cat("", "", 0, 0))) }, maxImports,
 			"100001 imports; at most 100000 are allowed"},
-		{"functions", func(n int) []byte {
-			return binaryOf(noType, many(secFunction, n, raw(0)), many(secCode, n, code()))
-		}, maxFuncs, "1000001 functions; at most 1000000 are allowed"},
 		{"functions with imports", func(n int) []byte {
 			return binaryOf(noType, section(secImport, vec(cat("", "", 0, 0))), many(secFunction, n-1, raw(0)), many(secCode, n-1, code()))
 		}, maxFuncs, "1000000 functions; at most 999999 are allowed"},
@@ -287,8 +284,6 @@ func TestPrepare_limits(t *testing.T) {
 		{"results", func(n int) []byte {
 			return binaryOf(section(secType, vec(cat(byte(0x60), 0, n, bytes.Repeat(raw(0x7f), n)))))
 		}, maxParams, "1001 results; at most 1000 are allowed"},
-		{"body", func(n int) []byte { return funcBody(bytes.Repeat(raw(0x01), n-2)) }, maxBodyBytes,
-			"code of 7654322 bytes, gates included; at most 7654321 are allowed"},
 		{"body with gates", func(n int) []byte {
 			return funcBody(cat(raw(0x03, 0x40, opEnd), bytes.Repeat(raw(0x01), n-2-3-len(gate))))
 		}, maxBodyBytes, "code of 7654322 bytes, gates included; at most 7654321 are allowed"},
@@ -330,9 +325,20 @@ func TestError_namesFunction(t *testing.T) {
 		}
 	}
 
+	// A name that is too long for a line is cut.
+	long := cat(byte(funcNames), sized(vec(cat(0, strings.Repeat("long", 1000)))))
+	_, err := Prepare(binaryOf(customSection("name", long), noType, section(secFunction, vec(raw(0))), section(secCode, vec(code(raw(0xff))))), Options{})
+	if err == nil {
+		t.Fatal("Prepare accepts opcode 0xff")
+	}
+	if got, want := err.Error(), `(function 0 "`+strings.Repeat("long", 25)+`"): unknown opcode 0xff`; !strings.HasSuffix(got, want) {
+		t.Errorf("error %q, want the end %q", got, want)
+	}
+
 	// A name section that is malformed, or that follows a malformed section, is no more
-	// than no name.
+	// than no name; nor is a name that is not UTF-8.
 	for _, bin := range [][]byte{
+		binaryOf(customSection("name", byte(funcNames), sized(vec(cat(0, "\xff")))), noType, section(secFunction, vec(raw(0))), section(secCode, vec(code(raw(0xff))))),
 		binaryOf(customSection("name", raw(1, 9)), noType, section(secFunction, vec(raw(0))), section(secCode, vec(code(raw(0xff))))),
 		append(binaryOf(noType, section(secFunction, vec(raw(0))), section(secCode, vec(code(raw(0xff))))), 0x0b, 0x7f),
 	} {

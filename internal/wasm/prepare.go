@@ -122,13 +122,25 @@ func (m *module) reserve(p *Prepared) []Export {
 	}
 	for i, g := range m.globals {
 		if g.mutable {
-			name := export(globalExport+strconv.Itoa(i), ExternGlobal, uint32(i))
-			p.Globals = append(p.Globals, Global{uint32(i), name, g.typ, g.init})
+			p.Globals = append(p.Globals, Global{
+				Index:  uint32(i),
+				Export: export(globalExport+strconv.Itoa(i), ExternGlobal, uint32(i)),
+				Type:   g.typ,
+				Init:   g.init,
+			})
 		}
 	}
 	for i, t := range m.tables {
-		name := export(tableExport+strconv.Itoa(i), ExternTable, uint32(i))
-		p.Tables = append(p.Tables, Table{uint32(i), t.typ, t.min, t.max, t.hasMax, name, t.grows, t.changes})
+		p.Tables = append(p.Tables, Table{
+			Index:   uint32(i),
+			Type:    t.typ,
+			Min:     t.min,
+			Max:     t.max,
+			HasMax:  t.hasMax,
+			Export:  export(tableExport+strconv.Itoa(i), ExternTable, uint32(i)),
+			Changes: t.changes,
+			Grows:   t.grows,
+		})
 	}
 	if m.hasStart {
 		p.Start = export(startExport, ExternFunc, m.start)

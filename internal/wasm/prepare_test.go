@@ -286,7 +286,7 @@ func TestPrepare_bitFlips(t *testing.T) {
 	accepted, refused := 0, 0
 	for i, name := range fixtures {
 		bin := fixture(t, name)
-		for seed := range uint64(3000) {
+		for seed := range uint64(1000) {
 			rng := rand.New(rand.NewPCG(seed, uint64(i)))
 			flipped := bytes.Clone(bin)
 			for range 1 + rng.IntN(3) {

@@ -15,9 +15,9 @@ const nameSection = "\x04name"
 // upload does not have.
 //
 // Of custom sections only function names are kept, at the end: debuggers' sections speak
-// of offsets that no longer hold, and the rest means nothing to us. Data
-// segments that no code can name, which are all of them in most modules and tens of
-// thousands in Go's, are left out rather than emptied.
+// of offsets that no longer hold, and the rest means nothing to us. Data segments that no
+// code can name, which are all of them in most modules and tens of thousands in Go's, are
+// left out rather than emptied.
 func (m *module) write(p *Prepared, added []Export) {
 	if !m.usesData {
 		m.sections[secDataCount], m.sections[secData], m.data = nil, nil, nil

@@ -1,0 +1,32 @@
+package daemon
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/faasm-go/faasm/internal/call"
+)
+
+// newMetrics makes the registry that /metrics shows. What is counted on the path of a call
+// is an atomic; all else is read when somebody asks.
+func newMetrics(h *Host) *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	gauge := func(name, help string, value func() float64) {
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "faasm", Name: name, Help: help}, value))
+	}
+	gauge("faaslets_live", "Faaslets alive, those that block included.", func() float64 { return float64(h.sched.Stats().Live) })
+	gauge("faaslets_running", "Faaslets that hold a place among the running.", func() float64 { return float64(h.sched.Stats().Running) })
+	gauge("faaslets_parked", "Faaslets that wait for a call they chained.", func() float64 { return float64(h.sched.Stats().Parked) })
+	gauge("calls_waiting", "Calls that wait to start.", func() float64 { return float64(h.sched.Stats().Waiting) })
+	gauge("regions", "Memory regions that exist, used or not.", func() float64 { return float64(h.runtime.Regions()) })
+	gauge("regions_in_use", "Memory regions that a Faaslet holds, or that are being cleaned.", func() float64 { return float64(h.functions.inUse()) })
+	gauge("functions", "Functions deployed.", func() float64 { _, n := h.functions.count(); return float64(n) })
+	for o := range h.outcomes {
+		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Namespace: "faasm", Name: "calls_total", Help: "Calls that have ended, chained ones included, by outcome.",
+			ConstLabels: prometheus.Labels{"outcome": call.Outcome(o).String()},
+		}, func() float64 { return float64(h.outcomes[o].Load()) }))
+	}
+	return r
+}
