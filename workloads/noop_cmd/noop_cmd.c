@@ -1,0 +1,4 @@
+/* The least a plain WASI program can be. */
+int main(void) {
+	return 0;
+}
