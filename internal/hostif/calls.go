@@ -183,22 +183,15 @@ func awaitCall(g *Guest, a *Args) Errno {
 //	index        u32: which of them; the first in the array, if several have
 //	status       as await_call's
 //
-// EINVAL: n is 0. EBADF: one is no handle. EFAULT. ETIMEDOUT.
+// EINVAL: n is 0, or more than the calls that a Faaslet may chain. EBADF: one is no handle. EFAULT. ETIMEDOUT.
 func awaitAny(g *Guest, a *Args) Errno {
 	at, n, timeout, indexAt, statusAt := a.u32(0), a.u32(1), a.i64(2), a.u32(3), a.u32(4)
-	if n == 0 {
+	if n == 0 || uint64(n) > uint64(g.Limits.HandlesMax) {
 		return EINVAL
 	}
-	if n > math.MaxUint32/4 || !g.fits(indexAt, 4) || !g.fits(statusAt, 8) {
-		return EFAULT
-	}
 	b, ok := g.bytes(at, 4*n)
-	if !ok {
+	if !ok || !g.fits(indexAt, 4) || !g.fits(statusAt, 8) {
 		return EFAULT
-	}
-	if int64(n) > int64(len(g.handles)) {
-		// More than there are: some handle is wrong or named twice. Bounds what follows.
-		n = uint32(len(g.handles)) + 1
 	}
 	var calls []*call.Call
 	for i := range n {

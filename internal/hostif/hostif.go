@@ -240,14 +240,6 @@ func (g *Guest) putU32(at, v uint32) bool {
 	return ok
 }
 
-func (g *Guest) putU64(at uint32, v uint64) bool {
-	b, ok := g.bytes(at, 8)
-	if ok {
-		le.PutUint64(b, v)
-	}
-	return ok
-}
-
 // readInto copies data to a guest's buffer of cap bytes as far as it goes, and writes the
 // full size to sizeAt: the convention of the faasm module.
 func (g *Guest) readInto(data []byte, buf, capacity, sizeAt uint32) Errno {

@@ -197,7 +197,8 @@ func TestFaasm_errnos(t *testing.T) {
 		{"faasm.await_call", []int64{1, 400}, EBADF},
 		{"faasm.await_call", []int64{max, 400}, EBADF},
 		{"faasm.await_any", []int64{400, 0, -1, 500, 504}, EINVAL},
-		{"faasm.await_any", []int64{400, max, -1, 500, 504}, EFAULT},
+		{"faasm.await_any", []int64{400, max, -1, 500, 504}, EINVAL},
+		{"faasm.await_any", []int64{400, 6, -1, 500, 504}, EINVAL},
 		{"faasm.await_any", []int64{page - 4, 2, -1, 500, 504}, EFAULT},
 		{"faasm.await_any", []int64{400, 1, -1, page - 3, 504}, EFAULT},
 		{"faasm.await_any", []int64{400, 1, -1, 500, page - 7}, EFAULT},
@@ -331,6 +332,10 @@ func TestCalls_trace(t *testing.T) {
 	    (call $check (call $await_any (i32.const 120) (i32.const 1) (i64.const 1000000) (i32.const 140) (i32.const 128)) (i32.const 73))
 	    (call $check (call $await_any (i32.const 120) (i32.const 1) (i64.const 0) (i32.const 140) (i32.const 128)) (i32.const 73))
 	    (call $check (call $cancel_call (i32.const 5)) (i32.const 0))
+	    ;; of slow, named three times, and double, double has ended
+	    (i32.store (i32.const 150) (i32.const 5)) (i32.store (i32.const 154) (i32.const 5)) (i32.store (i32.const 158) (i32.const 5)) (i32.store (i32.const 162) (i32.const 1))
+	    (call $check (call $await_any (i32.const 150) (i32.const 4) (i64.const -1) (i32.const 140) (i32.const 128)) (i32.const 0))
+	    (call $check (i32.load (i32.const 140)) (i32.const 3))
 	    ;; of slow and fail, fail has ended
 	    (i32.store (i32.const 124) (i32.const 2))
 	    (call $check (call $await_any (i32.const 120) (i32.const 2) (i64.const -1) (i32.const 140) (i32.const 128)) (i32.const 0))
@@ -361,6 +366,7 @@ func TestCalls_trace(t *testing.T) {
 		"==> faasm.await_any(calls=120,n=1,timeout_ns=1000000,index=140,status=128)", "<== ETIMEDOUT",
 		"==> faasm.await_any(calls=120,n=1,timeout_ns=0,index=140,status=128)", "<== ETIMEDOUT",
 		"==> faasm.cancel_call(call=5)", "<== ok",
+		"==> faasm.await_any(calls=150,n=4,timeout_ns=-1,index=140,status=128)", "<== ok",
 		"==> faasm.await_any(calls=120,n=2,timeout_ns=-1,index=140,status=128)", "<== ok",
 		"==> faasm.call_info(what=2,buf=400,cap=100,size=136)", "<== ok",
 		"==> faasm.call_info(what=5,buf=500,cap=4,size=136)", "<== ok",

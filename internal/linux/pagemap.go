@@ -40,13 +40,15 @@ func OpenPagemap() (*Pagemap, error) {
 		return nil, err
 	}
 	p := &Pagemap{fd: fd}
-	var vec [1]PageRange
-	if _, _, err := p.Written(0, 4096, vec[:]); err != nil {
+	if _, _, err := p.Written(0, 4096, probe[:]); err != nil {
 		unix.Close(fd)
 		return nil, err
 	}
 	return p, nil
 }
+
+// probe is OpenPagemap's; see Written.
+var probe [1]PageRange
 
 // Close closes the file.
 func (p *Pagemap) Close() error { return unix.Close(p.fd) }
@@ -56,6 +58,9 @@ func (p *Pagemap) Close() error { return unix.Close(p.fd) }
 // written (swapped-out ones included). It fills vec and returns how many entries it used
 // and where the walk ended; next < end means that vec was too small and that the caller
 // goes on from next.
+//
+// Preconditions: vec is not on a goroutine's stack, which may move while the kernel has
+// its address.
 func (p *Pagemap) Written(start, end uintptr, vec []PageRange) (n int, next uintptr, err error) {
 	return p.written(start, end, vec)
 }

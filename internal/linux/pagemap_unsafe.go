@@ -6,13 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// escape forces what is assigned to it onto the heap.
-var escape *PageRange
-
 func (p *Pagemap) written(start, end uintptr, vec []PageRange) (int, uintptr, error) {
-	if false {
-		escape = &vec[0]
-	}
 	arg := pmScanArg{
 		start: uint64(start), end: uint64(end),
 		vec: uint64(uintptr(unsafe.Pointer(&vec[0]))), vecLen: uint64(len(vec)),
@@ -24,7 +18,7 @@ func (p *Pagemap) written(start, end uintptr, vec []PageRange) (int, uintptr, er
 	arg.size = uint64(unsafe.Sizeof(arg))
 	for {
 		// SAFETY: arg's address is converted in the call itself. vec's is not, so vec must
-		// not be on a stack, which may move: escape above puts it on the heap.
+		// not be on a stack, which may move; Written says so.
 		n, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(p.fd), pagemapScan, uintptr(unsafe.Pointer(&arg)))
 		if errno == unix.EINTR {
 			continue
