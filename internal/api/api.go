@@ -66,6 +66,7 @@ type Handler struct {
 	opts   Options // defaults filled in
 	mux    *http.ServeMux
 	lost   *endpoint // for paths that the mux must not see
+	cross  *endpoint // for requests that pages of other sites make
 	scrape http.Handler
 
 	inFlight  prometheus.Gauge
@@ -143,6 +144,7 @@ func New(host Host, opts Options) *Handler {
 		ErrorLog: slog.NewLogLogger(opts.Log.Handler(), slog.LevelError),
 	})
 	h.lost = &endpoint{h: h, handle: handleLost, metrics: m.route("none")}
+	h.cross = &endpoint{h: h, handle: handleCross, metrics: h.lost.metrics}
 	h.mux.Handle("/", h.lost)
 	allowed := map[string][]string{}
 	for _, rt := range routes {
@@ -164,8 +166,22 @@ func New(host Host, opts Options) *Handler {
 // Server.Shutdown does it.
 func (h *Handler) EndStreams() { h.endStreams() }
 
+// crossOrigin refuses what a browser sends on behalf of another site's page, reading
+// excepted.
+var crossOrigin = http.NewCrossOriginProtection()
+
+func handleCross(_ *Handler, _ http.ResponseWriter, r *http.Request) error {
+	return NewProblem(client.CodeCrossOrigin, "a page of another site asked a browser for this")
+}
+
 // ServeHTTP answers one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// No web page may call functions of a host that listens on the loopback address of
+	// the person who looks at it.
+	if err := crossOrigin.Check(r); err != nil {
+		h.cross.ServeHTTP(w, r)
+		return
+	}
 	// The mux would answer a path with empty or dot segments with a redirect to the
 	// cleaned one. Here that is never meant: it is a name that was empty.
 	if p := r.URL.EscapedPath(); !cleanPath(p) {
@@ -264,6 +280,9 @@ func (e *endpoint) finish(rec *recorder, r *http.Request, began time.Time) {
 	e.h.inFlight.Dec()
 	e.metrics.observe(rec.status, time.Since(began))
 	if rec.cut || v == http.ErrAbortHandler {
+		if c := connOf(r); c != nil {
+			c.runWritten() // no reply will be written
+		}
 		panic(http.ErrAbortHandler)
 	}
 }

@@ -446,3 +446,31 @@ func someLines(id call.ID) []call.Line {
 		{Time: epoch.Add(time.Second), Call: id, Stream: call.System, Text: "dropped 5 bytes"},
 	}
 }
+
+// A page of another site can't have a browser call a host that listens on loopback.
+func TestRequests_crossOriginRefused(t *testing.T) {
+	s := serve(t, api.Options{})
+	for _, tt := range []struct {
+		name, header, value string
+		status              int
+	}{
+		{"a page of another site", "Sec-Fetch-Site", "cross-site", 403},
+		{"an old browser", "Origin", "https://evil.example", 403},
+		{"a page of the same site", "Sec-Fetch-Site", "same-origin", 200},
+		{"a program", "X-Nothing", "", 200},
+	} {
+		req, err := http.NewRequest("POST", s.url+"/f/default/echo", strings.NewReader("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set(tt.header, tt.value)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != tt.status {
+			t.Errorf("%s: %d; want %d", tt.name, resp.StatusCode, tt.status)
+		}
+	}
+}

@@ -21,8 +21,8 @@ var (
 	noopResult = returned(0, []byte("ok"))
 )
 
-func (noopHost) Invoke(context.Context, api.Invocation) (call.ID, *call.Result, error) {
-	return noopID, noopResult, nil
+func (noopHost) Invoke(context.Context, api.Invocation) (call.ID, *call.Result, func(), error) {
+	return noopID, noopResult, func() {}, nil
 }
 
 // bare is what a call is compared with: the least a net/http server can do.

@@ -388,9 +388,9 @@ func TestClient_logs(t *testing.T) {
 	s.lines = someLines(id)
 	s.addCall(call.Record{Request: call.Request{ID: id}, State: call.Running}, nil, s.lines...)
 	lines := []string{
-		"2026-01-02T03:04:05.678901Z 0190a0b0 stdout one\n",
-		"2026-01-02T03:04:05.678902Z 0190a0b0 stderr two\\nforged\\r line \uFFFD\n",
-		"2026-01-02T03:04:06.678901Z 0190a0b0 system dropped 5 bytes\n",
+		"2026-01-02T03:04:05.678901Z 45566778 stdout one\n",
+		"2026-01-02T03:04:05.678902Z 45566778 stderr two\\nforged\\r line \uFFFD\n",
+		"2026-01-02T03:04:06.678901Z 45566778 system dropped 5 bytes\n",
 	}
 	if got, err := c.CallLogs(ctx, someID); err != nil || string(got) != strings.Join(lines, "") {
 		t.Errorf("CallLogs: %q, %v", got, err)

@@ -264,7 +264,7 @@ func TestProblems_vocabularyIsWhole(t *testing.T) {
 // The contract's codes and statuses, written out: changing one breaks clients.
 func TestProblems_statuses(t *testing.T) {
 	want := map[string]int{
-		"bad-request": 400, "bad-name": 400, "not-found": 404, "method-not-allowed": 405, "no-such-function": 404, "no-such-call": 404,
+		"bad-request": 400, "bad-name": 400, "cross-origin": 403, "not-found": 404, "method-not-allowed": 405, "no-such-function": 404, "no-such-call": 404,
 		"not-finished": 409, "too-large": 413, "invalid-module": 422, "unknown-import": 422, "limit-too-small": 422, "initialisation-failed": 422,
 		"overloaded": 429, "cancelled": 409, "trap": 500, "return-code": 500, "memory-limit": 507, "deadline": 504, "host-lost": 502,
 		"draining": 503, "internal": 500,

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,6 +25,8 @@ import (
 // fakeHost is a Host whose functions are Go functions, by name.
 type fakeHost struct {
 	run map[string]func(ctx context.Context, inv api.Invocation) (*call.Result, error)
+
+	inFlight atomic.Int64 // calls whose done is still to come
 
 	mu        sync.Mutex
 	functions map[[2]string]client.FunctionInfo
@@ -94,20 +97,21 @@ func (f *fakeHost) finish(id call.ID, res call.Result) {
 	close(c.done)
 }
 
-func (f *fakeHost) Invoke(ctx context.Context, inv api.Invocation) (call.ID, *call.Result, error) {
+func (f *fakeHost) Invoke(ctx context.Context, inv api.Invocation) (call.ID, *call.Result, func(), error) {
 	run := f.run[inv.Function]
 	if run == nil {
-		return call.ID{}, nil, api.NoSuchFunction(inv.Tenant, inv.Function)
+		return call.ID{}, nil, nil, api.NoSuchFunction(inv.Tenant, inv.Function)
 	}
 	res, err := run(ctx, inv)
 	if err != nil {
-		return call.ID{}, nil, err
+		return call.ID{}, nil, nil, err
 	}
 	id := f.addCall(call.Record{
 		Request: call.Request{Tenant: inv.Tenant, Function: inv.Function, Accepted: epoch, Attempt: 1},
 		State:   call.Done, Started: res.Started, Result: *res,
 	}, res.Output, f.lines...)
-	return id, res, nil
+	f.inFlight.Add(1)
+	return id, res, func() { f.inFlight.Add(-1) }, nil
 }
 
 func (f *fakeHost) Submit(_ context.Context, inv api.Invocation) (call.Record, error) {
@@ -345,6 +349,14 @@ func serve(t testing.TB, opts api.Options) *testServer {
 		s.server.Close()
 		if err := <-served; err != http.ErrServerClosed {
 			t.Errorf("Serve: %v", err)
+		}
+		// Every call is cleaned up after, however its reply went. Handlers may still be
+		// about to notice that the server has closed.
+		for end := time.Now().Add(10 * time.Second); s.inFlight.Load() != 0; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Errorf("%d calls were never cleaned up after", s.inFlight.Load())
+				break
+			}
 		}
 	})
 	return s

@@ -114,7 +114,7 @@ var oneLine = strings.NewReplacer("\n", `\n`, "\r", `\r`)
 func appendLogLine(b []byte, l *call.Line) []byte {
 	b = l.Time.UTC().AppendFormat(b, "2006-01-02T15:04:05.000000Z07:00")
 	b = append(b, ' ')
-	b = append(b, l.Call.String()[:8]...)
+	b = append(b, l.Call.String()[24:]...) // the random end: the beginning is the time
 	b = append(b, ' ')
 	b = append(b, l.Stream.String()...)
 	b = append(b, ' ')

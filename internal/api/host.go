@@ -19,9 +19,10 @@ import (
 type Host interface {
 	// Invoke runs a call and returns how it ended, misbehaviour of the guest included.
 	// When ctx is done the client is gone: the call is cancelled, and Invoke returns
-	// soon after. An error means that the call never began. The result is read, and
-	// not changed, until the reply is written.
-	Invoke(ctx context.Context, inv Invocation) (call.ID, *call.Result, error)
+	// soon after. An error means that the call never began; done is nil then. The
+	// result is read, and not changed, until the reply is written; done is called once
+	// after that, and is where the host cleans up without anybody waiting for it.
+	Invoke(ctx context.Context, inv Invocation) (id call.ID, res *call.Result, done func(), err error)
 
 	// Submit returns once the call is durable; it then runs whatever becomes of ctx.
 	Submit(ctx context.Context, inv Invocation) (call.Record, error)

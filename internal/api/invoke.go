@@ -39,7 +39,7 @@ func (h *Handler) handlePostInvoke(w http.ResponseWriter, r *http.Request) error
 		return h.submit(w, r, inv)
 	}
 
-	id, res, err := h.host.Invoke(r.Context(), inv)
+	id, res, done, err := h.host.Invoke(r.Context(), inv)
 	if err != nil {
 		return err
 	}
@@ -47,7 +47,9 @@ func (h *Handler) handlePostInvoke(w http.ResponseWriter, r *http.Request) error
 		header := w.Header()
 		if c := connOf(r); c != nil {
 			c.lines = appendResult(c.lines[:0], id, res)
+			c.written = done
 		} else {
+			defer done()
 			setResult(header, id, res)
 		}
 		header["Content-Type"] = outputType(res.Output)
@@ -57,6 +59,7 @@ func (h *Handler) handlePostInvoke(w http.ResponseWriter, r *http.Request) error
 		}
 		return writeOutput(w, res.Output)
 	}
+	defer done()
 	var log string
 	if !id.IsZero() {
 		// Without its log the problem is still the problem, so an error is passed over.

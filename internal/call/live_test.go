@@ -379,6 +379,17 @@ func TestCall_OnCancel_stopBeforeTurn(t *testing.T) {
 	}
 }
 
+func TestCall_OnCancel_stopAfterFinish(t *testing.T) {
+	c := newCall(nil)
+	c.OnCancel(func() {})
+	stop := c.OnCancel(func() {})
+	c.Finish(Result{})
+	stop()
+	if c.onCancel != nil {
+		t.Error("a finished call has a function again")
+	}
+}
+
 // The way a queue drops a call.
 func TestCall_OnCancel_mayFinish(t *testing.T) {
 	c := newCall(nil)

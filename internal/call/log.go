@@ -658,8 +658,8 @@ func (l *Log) Pending() iter.Seq2[*Request, error] {
 					key, stuck = last, false
 					return nil
 				}
-				if bytes.Compare(k, key) < 0 {
-					return fmt.Errorf("%w: pending key %x is out of order", ErrDamaged, k)
+				if bytes.Compare(k, key) <= 0 { // going on could go in a circle
+					return fmt.Errorf("%w: pending key %x follows %x", ErrDamaged, k, key)
 				}
 				key, stuck = bytes.Clone(k), false
 				id, err := idOf(k)
@@ -899,7 +899,12 @@ func (t *logTx) walks(f Filter) (walks []*descent, damage error) {
 		from = functionPrefix(f.Tenant, "")
 		from = from[:len(from)-2] // without the length of the function's name
 	}
+	var last []byte
 	for k, _ := c.Seek(from); k != nil && bytes.HasPrefix(k, from); {
+		if bytes.Compare(k, last) <= 0 { // going on could go in a circle
+			return walks, fmt.Errorf("%w: functions key %x follows %x", ErrDamaged, k, last)
+		}
+		last = k
 		prefix, tenant, function, _, err := parseFunctionKey(k)
 		if err != nil {
 			damage = err
@@ -909,10 +914,7 @@ func (t *logTx) walks(f Filter) (walks []*descent, damage error) {
 		if (f.Tenant == "" || f.Tenant == tenant) && (f.Function == "" || f.Function == function) {
 			walks = append(walks, descend(t.functions, prefix, f.Before))
 		}
-		end := slices.Concat(prefix, highID)
-		if k, _ = c.Seek(end); k != nil && bytes.Compare(k, end) < 0 { // else the next function
-			return walks, fmt.Errorf("%w: functions key %x is out of order", ErrDamaged, k)
-		}
+		k, _ = c.Seek(slices.Concat(prefix, highID)) // the next function
 	}
 	return walks, damage
 }

@@ -331,10 +331,13 @@ func TestTable_hammer(t *testing.T) {
 				if c := table.Live(*id); c != nil {
 					c.Cancel(Cancelled)
 				}
-				if _, err := table.Get(*id); err != nil && !errors.Is(err, ErrNotFound) {
+				r, err := table.Get(*id)
+				if err != nil && !errors.Is(err, ErrNotFound) {
 					t.Errorf("Get: %v", err)
 				}
-				table.Output(*id)
+				if _, err := table.Output(*id); r.State == Done && errors.Is(err, ErrNotFinished) {
+					t.Errorf("Output of a call that Get says is done: %v", err)
+				}
 				if i%100 == 0 {
 					table.Recent(Filter{State: Done})
 				}

@@ -15,20 +15,19 @@ import (
 )
 
 // Invoke runs a call within its request.
-func (h *Host) Invoke(ctx context.Context, inv api.Invocation) (call.ID, *call.Result, error) {
+func (h *Host) Invoke(ctx context.Context, inv api.Invocation) (call.ID, *call.Result, func(), error) {
 	req, err := h.request(inv)
 	if err != nil {
-		return call.ID{}, nil, err
+		return call.ID{}, nil, nil, err
 	}
 	c := call.New(req, nil)
 	if err := h.calls.Add(c); err != nil {
-		return call.ID{}, nil, err
+		return call.ID{}, nil, nil, err
 	}
 	gone := context.AfterFunc(ctx, func() { c.Cancel(call.Cancelled) })
 	done := h.sched.Do(c)
 	gone()
-	done()
-	return req.ID, c.Result(), nil
+	return req.ID, c.Result(), done, nil
 }
 
 // request makes a request of an invocation that this host can take.
