@@ -51,8 +51,8 @@ const (
 	commitChangesMax = 4096
 	commitBytesMax   = 32 << 20
 
-	// sweepBatch is how many calls one change of a sweep deletes. Deleting that many
-	// takes about a millisecond, which those who share the commit wait for.
+	// sweepBatch is how many calls one change of a sweep deletes. Those who share the
+	// commit wait for it, some milliseconds.
 	sweepBatch = 256
 
 	// logNameMax bounds tenant and function names, in bytes, far below what a key of

@@ -3,10 +3,12 @@ package call
 import (
 	"bufio"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -25,6 +27,9 @@ import (
 	"go.etcd.io/bbolt"
 	"pgregory.net/rapid"
 )
+
+// pageSize is bbolt's.
+var pageSize = os.Getpagesize()
 
 func openLog(t testing.TB, path string, opts LogOptions) *Log {
 	t.Helper()
@@ -195,10 +200,10 @@ func TestOpenLog_refused(t *testing.T) {
 			if err = errors.Join(err, err2); err != nil {
 				return err
 			}
-			for _, meta := range [][]byte{file[:4096], file[4096:]} {
+			for _, meta := range [][]byte{file, file[pageSize:]} {
 				// The page's header, magic to flags, and the root bucket come before.
-				page := 4096 * binary.NativeEndian.Uint64(meta[16+16+16:])
-				clear(file[page : page+4096])
+				page := pageSize * int(binary.NativeEndian.Uint64(meta[16+16+16:]))
+				clear(file[page : page+pageSize])
 			}
 			return os.WriteFile(path, file, 0o600)
 		}, ErrDamaged, ""},
@@ -258,6 +263,72 @@ func TestOpenLog_emptyFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	accept(t, openLog(t, path, LogOptions{}), newRequest("t", "f"))
+}
+
+// TestOpenLog_format1 reads a file that was written when format 1 was new. It is
+// written again by -call.rewrite, for a new format only, under a new name.
+func TestOpenLog_format1(t *testing.T) {
+	const archive = "testdata/format1.db.gz"
+	at := time.Date(2026, 3, 4, 5, 6, 7, 8, time.UTC)
+	done := &Request{
+		ID: ID{1, 15: 0xff}, Parent: ID{9}, Tenant: "t", Function: "done", Entry: Entry{Table: true, Index: 3},
+		Input: []byte("in"), Accepted: at, Deadline: at.Add(time.Minute), Attempt: 1, Async: true,
+	}
+	queued := &Request{ID: ID{2}, Tenant: "t", Function: "queued", Input: []byte("still to do"), Accepted: at, Attempt: 2, Async: true}
+	result := fullResult()
+	result.Started, result.Finished = at, at.Add(time.Second)
+	path := filepath.Join(t.TempDir(), "calls.db")
+	if *rewrite {
+		l := openLog(t, path, LogOptions{})
+		accept(t, l, done, queued)
+		finish(t, l, done.ID, result)
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		file, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var zipped bytes.Buffer
+		w := gzip.NewWriter(&zipped)
+		w.Write(file)
+		if err := errors.Join(w.Close(), os.MkdirAll("testdata", 0o755), os.WriteFile(archive, zipped.Bytes(), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := os.Open(archive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	r, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	l := openLog(t, path, LogOptions{})
+	if diff := cmp.Diff([]*Request{queued}, pending(t, l)); diff != "" {
+		t.Errorf("pending (-want +got):\n%s", diff)
+	}
+	want := []Record{
+		{Request: *queued, InputBytes: len(queued.Input), State: Queued},
+		{Request: *done, InputBytes: len(done.Input), State: Done, Started: at, Result: result, OutputBytes: len(result.Output)},
+	}
+	want[0].Request.Input, want[1].Request.Input, want[1].Result.Output = nil, nil, nil
+	list, err := l.List(Filter{Tenant: "t"})
+	if diff := cmp.Diff(want, list); diff != "" || err != nil {
+		t.Errorf("List: %v (-want +got):\n%s", err, diff)
+	}
+	if output, err := l.Output(done.ID); err != nil || !bytes.Equal(output, result.Output) {
+		t.Errorf("Output: %v, %v, want %v", output, err, result.Output)
+	}
 }
 
 func TestLog_Accept_refused(t *testing.T) {
@@ -1256,7 +1327,8 @@ func TestLog_damagedKeys(t *testing.T) {
 	}
 }
 
-// Keys that are out of order must not send a listing in a circle.
+// Leaf pages whose first key belongs before those of the page before, and whose last
+// cannot be read, sent a listing in a circle.
 func TestLog_damagedOrder(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "calls.db")
 	l := openLog(t, path, LogOptions{})
@@ -1272,8 +1344,29 @@ func TestLog_damagedOrder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	moved := bytes.ReplaceAll(file, functionPrefix("t", "f555")[:6], functionPrefix("t", "a555")[:6])
-	if err := os.WriteFile(path, moved, 0o600); err != nil {
+	// A page is its number, flags (2 is a leaf) and count; then as many elements of 16
+	// bytes; the key of each is at an offset from the element.
+	damaged := 0
+	for page := file; len(page) > 0; page = page[pageSize:] {
+		n := int(binary.NativeEndian.Uint16(page[10:]))
+		if binary.NativeEndian.Uint16(page[8:]) != 2 || n < 10 {
+			continue
+		}
+		key := func(i int) []byte {
+			element := page[16+16*i:]
+			return element[binary.NativeEndian.Uint32(element[4:]):]
+		}
+		if !bytes.HasPrefix(key(0), functionPrefix("t", "f000")[:6]) || key(0)[6] == '0' {
+			continue
+		}
+		damaged++
+		key(0)[5] = 'a'   // the function's name
+		key(n - 1)[4] = 9 // its length
+	}
+	if damaged < 2 {
+		t.Fatalf("found %d leaf pages to damage", damaged)
+	}
+	if err := os.WriteFile(path, file, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	l = openLog(t, path, LogOptions{})
@@ -1336,7 +1429,6 @@ func TestLog_damagedPages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const pageSize = 4096
 	random := rand.New(rand.NewPCG(*seed, 0))
 	ways := []struct {
 		name   string
@@ -1420,7 +1512,7 @@ func TestLog_damagedPages(t *testing.T) {
 	if opened == 0 || told == 0 {
 		t.Errorf("%d damaged files could be opened, and %d errors came of them: the test shows nothing", opened, told)
 	}
-	t.Logf("%d pages, %d damaged files opened, %d errors", len(whole)/pageSize, opened, told)
+	t.Logf("seed %d: %d pages, %d damaged files opened, %d errors", *seed, len(whole)/pageSize, opened, told)
 }
 
 func BenchmarkLog_Accept(b *testing.B) {

@@ -422,3 +422,24 @@ func BenchmarkRun_noopParallel(b *testing.B) {
 		}
 	})
 }
+
+// What of a run is the engine's, and how it scales over the cores.
+func BenchmarkBare(b *testing.B) {
+	c := build(b, newRuntime(b), noop)
+	for b.Loop() {
+		if err := c.Bare(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkBareParallel(b *testing.B) {
+	c := build(b, newRuntime(b), noop)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if err := c.Bare(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
