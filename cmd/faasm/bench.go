@@ -29,6 +29,7 @@ the same machine and in the same run. The benches are:
 			if err != nil {
 				return usageError(cmd, "%v", err)
 			}
+			hostGC()
 			v := buildVersion()
 			report, err := b.Measure(cmd.Context(), bench.Run{Quick: quick, Log: e.stderr}, v.Version, v.Commit)
 			if err != nil {

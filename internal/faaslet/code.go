@@ -175,8 +175,14 @@ func (rt *Runtime) Build(bin []byte, limits Limits) (*Code, error) {
 		return fail(StepCompile, err)
 	}
 	c.pool = vmem.NewPool(rt.arena, img, rt.opts.IdleMax)
+	// Mapping a region costs twenty fresh starts: the first calls should not pay for it. A
+	// host without room for more serves on, and tells each call that it can't run.
+	_ = c.pool.Warm(warmRegions)
 	return c, nil
 }
+
+// warmRegions is how many regions a function has at hand when it is deployed.
+const warmRegions = 2
 
 func segments(in []wasm.Segment) []vmem.Segment {
 	out := make([]vmem.Segment, len(in))

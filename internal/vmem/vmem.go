@@ -28,7 +28,7 @@
 //
 // The package knows nothing of Wasm beyond the size of a page, and nothing of the engine.
 //
-// Lock order: Pool.mu, then Arena.mu.
+// Lock order: poolShard.mu and Arena.mu are leaves.
 package vmem
 
 import (

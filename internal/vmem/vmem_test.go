@@ -3,6 +3,7 @@ package vmem
 import (
 	"bytes"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -285,8 +286,9 @@ func TestPool_keepsNoMoreThanIdleMax(t *testing.T) {
 	for _, r := range regions {
 		p.Give(r, 64<<10)
 	}
-	if p.InUse() != 0 || p.Idle() != 8 {
-		t.Errorf("in use %d, idle %d; want 0, 8", p.InUse(), p.Idle())
+	// A shard keeps its share, and one goroutine need not use them all.
+	if p.InUse() != 0 || p.Idle() > 8 || p.Idle() < 8/runtime.GOMAXPROCS(0) {
+		t.Errorf("in use %d, idle %d; want 0, and at most 8", p.InUse(), p.Idle())
 	}
 	p.Trim(3)
 	if p.Idle() != 3 {
