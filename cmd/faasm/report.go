@@ -169,7 +169,7 @@ func callFailure(p *client.Problem, detail string) string {
 	case client.CodeMemoryLimit:
 		advice = "; deploy it with a higher --memory"
 	case client.CodeDeadline:
-		advice = "; give it more time with --timeout"
+		advice = "; if it needs longer, deploy it with a higher --timeout"
 	}
 	if p.CallID != "" {
 		what += " (call " + p.CallID + ")"

@@ -49,6 +49,9 @@ func TestScript(t *testing.T) {
 			ts.Setenv("FAASM_HOST", host.URL)
 			ts.Setenv("HOST", host.Listener.Addr().String())
 			ts.Setenv("HOME", ts.WorkDir)
+			// A program built with -race waits a second before it ends, for other
+			// goroutines to report; the scripts run some two hundred.
+			ts.Setenv("GORACE", "atexit_sleep_ms=0")
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

@@ -199,6 +199,15 @@ func TestSpecification(t *testing.T) {
 	for _, m := range regexp.MustCompile(`\{"(\w+)", "`).FindAllStringSubmatch(string(benches), -1) {
 		known["faasm bench "+m[1]] = true
 	}
+	security, err := os.ReadFile(filepath.Join(root, "SECURITY.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile("`((?:Test|Fuzz)\\w+)`").FindAllStringSubmatch(string(security), -1) {
+		if !known[m[1]] {
+			t.Errorf("SECURITY.md names %s, which does not exist", m[1])
+		}
+	}
 	promises := 0
 	for line := range strings.Lines(string(text)) {
 		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
