@@ -128,15 +128,14 @@ func (h *Host) run(c *call.Call) (clean func()) {
 	if req.Async && !h.retry(c) {
 		return nil
 	}
-	v := h.functions.find(req.Tenant, req.Function)
-	if v == nil {
+	v, code, err := h.functions.acquire(req.Tenant, req.Function)
+	switch {
+	case err != nil:
+		h.finish(c, call.Result{Outcome: call.Trapped, Finished: time.Now(), Failure: &call.Failure{Message: fmt.Sprintf("load function: %v", err)}})
+		return nil
+	case v == nil:
 		h.finish(c, call.Result{Outcome: call.NoSuchFunction, Finished: time.Now(),
 			Failure: &call.Failure{Message: fmt.Sprintf("tenant %s has no function %q", req.Tenant, req.Function)}})
-		return nil
-	}
-	code, err := h.functions.acquire(v)
-	if err != nil {
-		h.finish(c, call.Result{Outcome: call.Trapped, Finished: time.Now(), Failure: &call.Failure{Message: fmt.Sprintf("load function: %v", err)}})
 		return nil
 	}
 	result, remains := code.Run(c, &h.world)

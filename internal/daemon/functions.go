@@ -115,10 +115,31 @@ func (f *functions) find(tenant, name string) *version {
 	return f.mu.byKey[functionKey{tenant, name}]
 }
 
-// acquire returns a version's code, building it on first use, and holds it until release.
-func (f *functions) acquire(v *version) (*faaslet.Code, error) {
+// acquire returns the serving version of a function and its code, which is built on first
+// use and held until release. The version is nil if there is no such function.
+func (f *functions) acquire(tenant, name string) (*version, *faaslet.Code, error) {
+	for {
+		v := f.find(tenant, name)
+		if v == nil {
+			return nil, nil, nil
+		}
+		code, err := f.hold(v)
+		if !errors.Is(err, errReplaced) {
+			return v, code, err
+		}
+		// It was replaced or removed since it was found.
+	}
+}
+
+// errReplaced is why a version that serves no more can't be held.
+var errReplaced = errors.New("this version has been replaced")
+
+func (f *functions) hold(v *version) (*faaslet.Code, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.retired {
+		return nil, errReplaced
+	}
 	if v.code == nil && v.err == nil {
 		v.code, v.err = f.load(v.record)
 		if v.err != nil {
@@ -165,7 +186,7 @@ func (v *version) closeLocked() error {
 		return nil
 	}
 	err := v.code.Close()
-	v.code, v.err = nil, errors.New("this version has been replaced")
+	v.code = nil
 	return err
 }
 
