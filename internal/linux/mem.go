@@ -50,8 +50,11 @@ func MemAvailable() (uint64, error) { return meminfo("MemAvailable:") }
 // MemTotal is the machine's usable memory in bytes.
 func MemTotal() (uint64, error) { return meminfo("MemTotal:") }
 
-func meminfo(key string) (uint64, error) {
-	b, err := os.ReadFile("/proc/meminfo")
+func meminfo(key string) (uint64, error) { return kilobytes("/proc/meminfo", key) }
+
+// kilobytes reads a line "Key:   123 kB" of a file of /proc, in bytes.
+func kilobytes(file, key string) (uint64, error) {
+	b, err := os.ReadFile(file)
 	if err != nil {
 		return 0, err
 	}
@@ -59,12 +62,12 @@ func meminfo(key string) (uint64, error) {
 		if rest, ok := strings.CutPrefix(line, key); ok {
 			kb, err := strconv.ParseUint(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
 			if err != nil {
-				return 0, fmt.Errorf("read /proc/meminfo %s %w", key, err)
+				return 0, fmt.Errorf("read %s %s %w", file, key, err)
 			}
 			return kb << 10, nil
 		}
 	}
-	return 0, errors.New("read /proc/meminfo: no " + key)
+	return 0, errors.New("read " + file + ": no " + key)
 }
 
 // PSS is the proportional set size of this process in bytes: private memory plus its
@@ -74,22 +77,7 @@ func PSS() (uint64, error) { return smaps("Pss:") }
 // RSS is the resident set size of this process in bytes.
 func RSS() (uint64, error) { return smaps("Rss:") }
 
-func smaps(key string) (uint64, error) {
-	b, err := os.ReadFile("/proc/self/smaps_rollup")
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(b)) {
-		if rest, ok := strings.CutPrefix(line, key); ok {
-			kb, err := strconv.ParseUint(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
-			if err != nil {
-				return 0, fmt.Errorf("read smaps_rollup %s %w", key, err)
-			}
-			return kb << 10, nil
-		}
-	}
-	return 0, errors.New("read smaps_rollup: no " + key)
-}
+func smaps(key string) (uint64, error) { return kilobytes("/proc/self/smaps_rollup", key) }
 
 // Threads is the number of OS threads of this process.
 func Threads() (int, error) {
