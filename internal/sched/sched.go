@@ -637,7 +637,8 @@ func (s *Scheduler) minding(t *ticket) (stop func()) {
 
 // stuckLocked finds a call to refuse when nothing else can go on: all of a tenant's
 // Faaslets, or all on the host, wait for children that have no room to start. It is one
-// that a parent waits for, so that the parent goes on, and makes room when it ends.
+// that a parent waits for, so that the parent goes on, and makes room when it ends; or
+// else one that was chained. To refuse an outermost call would help nobody.
 func (s *Scheduler) stuckLocked() *ticket {
 	if s.mu.waiting == 0 || s.mu.parked == 0 {
 		return nil
@@ -647,12 +648,18 @@ func (s *Scheduler) stuckLocked() *ticket {
 		if t.starts.n == 0 || !full && (t.live < s.opts.TenantLive || t.parked < t.live) {
 			continue
 		}
+		var chained *ticket
 		for k := t.starts.head; k != nil; k = k.next {
 			if k.state == waits && k.awaited != nil {
 				return k
 			}
+			if k.state == waits && chained == nil && !k.call.Request().Parent.IsZero() {
+				chained = k
+			}
 		}
-		return t.starts.first()
+		if chained != nil {
+			return chained
+		}
 	}
 	return nil
 }

@@ -300,6 +300,34 @@ func TestAwait_deadlockIsBrokenByRefusal(t *testing.T) {
 	})
 }
 
+// What is refused to break a deadlock is a chained call. An outermost one, which may be an
+// accepted asynchronous call, waits its turn.
+func TestBlock_deadlockSparesOutermostCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t, Options{Places: 8, TenantPlaces: 8, LiveMax: 2, TenantLive: 2})
+		parent := func(s *Scheduler, c *call.Call) {
+			time.Sleep(time.Second) // until both are alive, and the other call waits
+			child := f.call("a", c, nil)
+			s.Go(child)
+			s.Block(c, true, func() {
+				for wake := c.Wake(); child.Result() == nil; <-wake {
+				}
+			})
+		}
+		first, second, outermost := f.call("a", nil, parent), f.call("a", nil, parent), f.call("a", nil, nil)
+		for _, c := range []*call.Call{first, second, outermost} {
+			f.Go(c)
+		}
+		for _, c := range []*call.Call{first, second, outermost} {
+			<-c.Done()
+			if o := c.Result().Outcome; o != call.Returned {
+				t.Errorf("an outermost call ended as %v; want returned", o)
+			}
+		}
+		f.checkEmpty(t)
+	})
+}
+
 func TestAwait_cancelledParentDoesNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t, Options{Places: 2, TenantPlaces: 2})
