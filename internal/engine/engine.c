@@ -2,7 +2,7 @@
 // that we own, whose host calls are returns.
 //
 // A guest runs on a fiber (Wasmtime's asynchronous calls). When it calls the host, the
-// callback below notes the call, and the fiber is suspended: fsl_start or fsl_poll return
+// callback below notes the call, and the fiber is suspended: fsl_start or fsl_answer return
 // to Go, which does the work and answers. No Go code ever runs on a guest's stack, and no
 // pointer to Go memory is kept here.
 #define _GNU_SOURCE
@@ -19,7 +19,7 @@
 enum { WASM_PAGE = 65536, PAGE = 4096 };
 
 // The instance that this thread runs. Wasmtime's callbacks for memories and stacks don't
-// say for which instance they are called; they are called from fsl_start and fsl_poll.
+// say for which instance they are called; they are called from instantiate and poll.
 static _Thread_local fsl *current;
 
 // States of a frame.
@@ -407,19 +407,8 @@ char *fsl_module_compile(fsl_engine *e, const uint8_t *wasm, size_t n, fsl_modul
   return err ? take_message(err) : module_link(e, m, out);
 }
 
-char *fsl_module_load(fsl_engine *e, const uint8_t *bytes, size_t n, fsl_module **out) {
-  wasmtime_module_t *m;
-  wasmtime_error_t *err = wasmtime_module_deserialize(e->engine, bytes, n, &m);
-  return err ? take_message(err) : module_link(e, m, out);
-}
-
 char *fsl_module_validate(fsl_engine *e, const uint8_t *wasm, size_t n) {
   wasmtime_error_t *err = wasmtime_module_validate(e->engine, wasm, n);
-  return err ? take_message(err) : NULL;
-}
-
-char *fsl_module_serialize(fsl_module *m, wasm_byte_vec_t *out) {
-  wasmtime_error_t *err = wasmtime_module_serialize(m->module, out);
   return err ? take_message(err) : NULL;
 }
 

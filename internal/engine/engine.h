@@ -6,7 +6,7 @@
 
 enum { FSL_ARGS_MAX = 16, FSL_NESTED_MAX = 4 };
 
-// What fsl_start and fsl_poll report.
+// What fsl_start, fsl_answer and their kin report.
 enum {
   FSL_FINISHED = 0,      // the entry point returned; result holds what
   FSL_TRAPPED = 1,       // see fsl_failure
@@ -118,27 +118,25 @@ void fsl_engine_delete(fsl_engine *);
 char *fsl_engine_define(fsl_engine *, const fsl_host *);
 
 char *fsl_module_compile(fsl_engine *, const uint8_t *wasm, size_t n, fsl_module **);
-char *fsl_module_load(fsl_engine *, const uint8_t *bytes, size_t n, fsl_module **);
 char *fsl_module_validate(fsl_engine *, const uint8_t *wasm, size_t n);
-char *fsl_module_serialize(fsl_module *, wasm_byte_vec_t *out);
 void fsl_module_delete(fsl_module *);
 char *fsl_wat(const char *text, size_t n, wasm_byte_vec_t *out);
 
 // An instance's life: fsl_new, then any number of times fsl_start or fsl_start_table and
-// fsl_poll until it says FSL_FINISHED, then fsl_delete. After FSL_TRAPPED or FSL_NO_ENTRY
-// only fsl_failure and fsl_delete may follow. fsl_delete may come at any time while no
-// thread is in a poll: a suspended guest is dropped. fsl_start's caller knows the export's
-// type: no parameters, and nresults (0 or 1) numbers.
+// an answer to each host call until FSL_FINISHED, then fsl_delete. After FSL_TRAPPED or
+// FSL_NO_ENTRY of a start only fsl_failure and fsl_delete may follow. fsl_delete may come
+// at any time while no thread is in one of the others: a suspended guest is dropped.
+// fsl_start's caller knows the export's type: no parameters, nresults (0 or 1) numbers.
 fsl *fsl_new(void);
 int fsl_start(fsl *, const fsl_module *, const char *export, size_t n, size_t nresults);
 int fsl_start_table(fsl *, const fsl_module *, const char *table, size_t n, uint32_t index);
 void fsl_delete(fsl *);
 
-// What to do with the host call that waits; each is followed by fsl_poll.
+// What to do with the host call that waits; each lets the guest go on.
 static inline fsl_frame *fsl_waiting(fsl *f) { return &f->frames[f->depth - 1]; }
-int fsl_answer(fsl *, uint64_t result);                     // and polls
-int fsl_answer_trap(fsl *, const char *message, size_t n);  // and polls
-// Runs a guest function of i32 parameters, and polls. FSL_NO_ENTRY leaves the host call
+int fsl_answer(fsl *, uint64_t result);                   
+int fsl_answer_trap(fsl *, const char *message, size_t n);
+// Runs a guest function of i32 parameters. FSL_NO_ENTRY leaves the host call
 // waiting, as before.
 int fsl_call_guest(fsl *, const char *export, size_t n, uint32_t nargs, uint32_t a0, uint32_t a1);
 

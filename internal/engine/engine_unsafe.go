@@ -29,7 +29,6 @@ import "C"
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"strings"
 	"time"
 	"unsafe"
@@ -185,27 +184,6 @@ func (m *Module) limit(growsTables bool) {
 	if growsTables {
 		m.c.table_elements_max = TableElementsMax
 	}
-}
-
-// Load makes a module from what Serialize wrote. The bytes are machine code and must come
-// from this host: nothing here checks them.
-func (e *Engine) Load(artefact []byte, growsTables bool) (*Module, error) {
-	m := &Module{}
-	if err := take(C.fsl_module_load(e.c, (*C.uint8_t)(&artefact[0]), C.size_t(len(artefact)), &m.c)); err != nil {
-		return nil, fmt.Errorf("load artefact: %w", err)
-	}
-	m.limit(growsTables)
-	return m, nil
-}
-
-// Serialize returns the module's machine code in the engine's own form.
-func (m *Module) Serialize() ([]byte, error) {
-	var out C.wasm_byte_vec_t
-	if err := take(C.fsl_module_serialize(m.c, &out)); err != nil {
-		return nil, fmt.Errorf("serialize: %w", err)
-	}
-	defer C.wasm_byte_vec_delete(&out)
-	return C.GoBytes(unsafe.Pointer(out.data), C.int(out.size)), nil
 }
 
 // Close frees the module. All its instances must have been closed.
@@ -418,9 +396,6 @@ func take(message *C.char) error {
 	defer C.free(unsafe.Pointer(message))
 	return errors.New(C.GoString(message))
 }
-
-// Version is the engine's name and release, as part of what an artefact depends on.
-const Version = "wasmtime-39.0.1-" + runtime.GOARCH
 
 // MeasureCPU makes CPU count from now on. It costs two reads of the thread's clock, some
 // 0.5 us, each time the guest is entered.

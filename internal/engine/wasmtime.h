@@ -187,8 +187,6 @@ const wasm_name_t *wasmtime_frame_func_name(const wasm_frame_t *);
 
 wasmtime_error_t *wasmtime_module_new(wasm_engine_t *, const uint8_t *wasm, size_t wasm_len, wasmtime_module_t **ret);
 wasmtime_error_t *wasmtime_module_validate(wasm_engine_t *, const uint8_t *wasm, size_t wasm_len);
-wasmtime_error_t *wasmtime_module_serialize(wasmtime_module_t *, wasm_byte_vec_t *ret);
-wasmtime_error_t *wasmtime_module_deserialize(wasm_engine_t *, const uint8_t *bytes, size_t bytes_len, wasmtime_module_t **ret);
 void wasmtime_module_delete(wasmtime_module_t *);
 
 wasmtime_error_t *wasmtime_wat2wasm(const char *wat, size_t wat_len, wasm_byte_vec_t *ret);

@@ -251,9 +251,6 @@ func (g *Guest) readInto(data []byte, buf, capacity, sizeAt uint32) Errno {
 	return Success
 }
 
-// Children are the calls that this one chained, by handle.
-func (g *Guest) Children() []*call.Call { return g.handles }
-
 // chain submits a call and returns its handle.
 func (g *Guest) chain(function string, entry call.Entry, input []byte) (uint32, Errno) {
 	if len(g.handles) >= g.Limits.HandlesMax {

@@ -28,25 +28,6 @@ func SetMaxMapCount(n int) error {
 	return os.WriteFile("/proc/sys/vm/max_map_count", []byte(strconv.Itoa(n)), 0o644)
 }
 
-// RaiseNoFile lifts the soft limit on open files to the hard limit and returns it.
-func RaiseNoFile() (uint64, error) {
-	var lim unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
-		return 0, fmt.Errorf("getrlimit NOFILE: %w", err)
-	}
-	if lim.Cur < lim.Max {
-		lim.Cur = lim.Max
-		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
-			return 0, fmt.Errorf("setrlimit NOFILE %d: %w", lim.Max, err)
-		}
-	}
-	return lim.Cur, nil
-}
-
-// MemAvailable is the kernel's estimate, in bytes, of what can be allocated without
-// swapping.
-func MemAvailable() (uint64, error) { return meminfo("MemAvailable:") }
-
 // MemTotal is the machine's usable memory in bytes.
 func MemTotal() (uint64, error) { return meminfo("MemTotal:") }
 
@@ -73,9 +54,6 @@ func kilobytes(file, key string) (uint64, error) {
 // PSS is the proportional set size of this process in bytes: private memory plus its
 // share of what it shares (/proc/self/smaps_rollup, since kernel 4.14).
 func PSS() (uint64, error) { return smaps("Pss:") }
-
-// RSS is the resident set size of this process in bytes.
-func RSS() (uint64, error) { return smaps("Rss:") }
 
 func smaps(key string) (uint64, error) { return kilobytes("/proc/self/smaps_rollup", key) }
 
