@@ -2,74 +2,18 @@ package bench
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"sync"
 	"time"
 
-	"github.com/faasm-go/faasm/client"
+	"github.com/faasm-go/faasm/internal/api"
 	"github.com/faasm-go/faasm/internal/daemon"
 	"github.com/faasm-go/faasm/workloads"
 )
-
-// embedded is a whole host on a port of its own.
-type embedded struct {
-	host *daemon.Host
-	url  string
-	addr string
-	stop func() error
-}
-
-// newEmbedded starts a host in a temporary directory.
-func newEmbedded(opts daemon.Options) (*embedded, error) {
-	dir, err := os.MkdirTemp("", "faasm-bench-")
-	if err != nil {
-		return nil, err
-	}
-	opts.DataDir = dir
-	h, err := daemon.New(opts)
-	if err != nil {
-		os.RemoveAll(dir)
-		return nil, err
-	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		h.Close()
-		os.RemoveAll(dir)
-		return nil, err
-	}
-	server := h.Server()
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
-	return &embedded{
-		host: h, addr: listener.Addr().String(), url: "http://" + listener.Addr().String(),
-		stop: func() error {
-			server.Close()
-			<-served
-			err := h.Close()
-			os.RemoveAll(dir)
-			return err
-		},
-	}, nil
-}
-
-func (e *embedded) deploy(ctx context.Context, tenant string, opts client.DeployOptions, names ...string) error {
-	c, err := client.New(e.url, client.Options{})
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		if _, _, err := c.Deploy(ctx, tenant, name, bytes.NewReader(workloads.Wasm(name)), opts); err != nil {
-			return fmt.Errorf("deploy %s: %w", name, err)
-		}
-	}
-	return nil
-}
 
 // loadResult is what one stretch of load gave.
 type loadResult struct {
@@ -160,13 +104,14 @@ func readReply(r *bufio.Reader) error {
 }
 
 func callBench(ctx context.Context, r *Run) error {
-	e, err := newEmbedded(daemon.Options{})
+	e, err := daemon.NewEmbedded(daemon.Options{})
 	if err != nil {
 		return err
 	}
-	defer e.stop()
-	if err := e.deploy(ctx, "bench", client.DeployOptions{}, "noop"); err != nil {
-		return err
+	defer e.Close()
+	noop := api.Upload{Tenant: "bench", Function: "noop", Wasm: workloads.Wasm("noop")}
+	if _, _, err := e.Host.Deploy(ctx, noop); err != nil {
+		return fmt.Errorf("deploy noop: %w", err)
 	}
 	bare, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -189,7 +134,7 @@ func callBench(ctx context.Context, r *Run) error {
 	var ours, theirs struct{ rps, p50, p99 []float64 }
 	var ratios []float64
 	for i := -1; i < rounds; i++ { // the first round warms up
-		a, err := load(e.addr, "/f/bench/noop", connections, each)
+		a, err := load(e.Addr, "/f/bench/noop", connections, each)
 		if err != nil {
 			return err
 		}

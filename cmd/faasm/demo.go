@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -36,29 +35,12 @@ and leaves nothing behind but the picture that one of them draws.`,
 
 // demo is the whole demonstration.
 func (e *env) demo(ctx context.Context, pictures string) error {
-	data, err := os.MkdirTemp("", "faasm-demo-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(data)
-	h, err := daemon.New(daemon.Options{DataDir: data})
+	h, err := daemon.NewEmbedded(daemon.Options{})
 	if err != nil {
 		return err
 	}
 	defer h.Close()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	server := h.Server()
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
-	defer func() {
-		server.Close()
-		<-served
-	}()
-
-	d := &demo{env: e, url: "http://" + listener.Addr().String(), pictures: pictures}
+	d := &demo{env: e, url: h.URL(), pictures: pictures}
 	if d.client, err = client.New(d.url, client.Options{}); err != nil {
 		return err
 	}
