@@ -71,14 +71,45 @@ static wasmtime_error_t *gate_grow(void *env, size_t size) {
   return wasmtime_error_new("a gate does not grow");
 }
 
+// The heap in which Wasmtime would keep external references. Our host functions give out
+// none, so nothing is ever put there: it is empty, cannot grow, and lies where a mistake
+// would meet the guest's own memory.
+static uint8_t *heap_get(void *env, size_t *size, size_t *capacity) {
+  *size = *capacity = 0;
+  return ((fsl *)env)->base;
+}
+
+static wasmtime_error_t *heap_grow(void *env, size_t size) {
+  return size ? wasmtime_error_new("there are no external references") : NULL;
+}
+
+// While memories are only counted, each is the least that the module takes.
+static uint8_t *counted_get(void *env, size_t *size, size_t *capacity) {
+  static _Alignas(PAGE) uint8_t nothing[PAGE];
+  *size = *capacity = (size_t)env;
+  return nothing;
+}
+
 // new_memory gives memory 0 the region's address and memory 1 the gate: a prepared module
-// has just these two, in this order.
+// has just these two, in this order. Before them Wasmtime asks for a heap if the module
+// has a use for external references.
 static wasmtime_error_t *new_memory(void *env, const wasm_memorytype_t *type, size_t minimum, size_t maximum,
                                     size_t reserved, size_t guard, wasmtime_linear_memory_t *ret) {
   fsl *f = current;
   ret->env = f;
   ret->finalizer = NULL;
+  if (f->counts) {
+    f->memories++;
+    ret->env = (void *)minimum;
+    ret->get_memory = counted_get;
+    ret->grow_memory = gate_grow;
+    return NULL;
+  }
   switch (f->memories++) {
+  case -1:
+    ret->get_memory = heap_get;
+    ret->grow_memory = heap_grow;
+    return NULL;
   case 0:
     if (minimum > f->size || reserved > f->reservation)
       return wasmtime_error_new("the region does not fit the module's memory");
@@ -276,15 +307,28 @@ static int64_t nanoseconds(clockid_t id) {
   return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
+int64_t fsl_elapsed(const fsl *f) {
+  return f->clock_logical ? f->clock : f->clock + nanoseconds(CLOCK_MONOTONIC) - f->clock_start;
+}
+
+static int64_t realtime(const fsl *f) {
+  return f->clock_logical ? FSL_CLOCK_EPOCH + f->clock : nanoseconds(CLOCK_REALTIME);
+}
+
 // clock_time_get(id, precision, *time): 0 realtime; 1 monotonic, from the start of the
-// call; 2, 3 the CPU time of process and thread, which a guest gets as its monotonic time.
+// function's life; 2, 3 the CPU time of process and thread, which a guest gets as its
+// monotonic time. A logical clock goes on by a step each time it is read.
 static wasm_trap_t *clock_time_get(void *env, wasmtime_caller_t *c, wasmtime_val_raw_t *v, size_t n) {
   fsl *f = caller_fsl(c);
   uint32_t id = v[0].i32, errno_ = WASI_SUCCESS;
-  if (id > 3)
+  if (id > 3) {
     errno_ = WASI_EINVAL;
-  else if (!guest_write(f, v[2].i32, id == 0 ? nanoseconds(CLOCK_REALTIME) : nanoseconds(CLOCK_MONOTONIC) - f->clock_start))
-    errno_ = WASI_EFAULT;
+  } else {
+    if (f->clock_logical)
+      f->clock = f->clock < FSL_CLOCK_MAX - FSL_CLOCK_STEP ? f->clock + FSL_CLOCK_STEP : FSL_CLOCK_MAX;
+    if (!guest_write(f, v[2].i32, id == 0 ? realtime(f) : fsl_elapsed(f)))
+      errno_ = WASI_EFAULT;
+  }
   v[0].i32 = errno_;
   return NULL;
 }
@@ -388,6 +432,27 @@ char *fsl_engine_define(fsl_engine *e, const fsl_host *h) {
   return err ? take_message(err) : NULL;
 }
 
+// count_memories finds out whether instances of m have a heap, which is asked for before
+// their memories and in the same words, by making one. No code of a prepared module runs
+// for that, and nothing is written to its memory.
+static char *count_memories(fsl_module *m) {
+  fsl *f = fsl_new();
+  f->counts = true;
+  f->stack_taken = 1; // it has none of its own
+  char *message = NULL;
+  if (fsl_instantiate(f, m) == FSL_FINISHED) {
+    m->heap = f->memories == 3;
+    if (f->memories != 2 && f->memories != 3)
+      message = strdup("a prepared module has two memories");
+  } else {
+    int code;
+    size_t none = 0;
+    message = fsl_failure(f, &code, NULL, &none);
+  }
+  fsl_delete(f);
+  return message;
+}
+
 static char *module_link(fsl_engine *e, wasmtime_module_t *m, fsl_module **out) {
   wasmtime_instance_pre_t *pre;
   wasmtime_error_t *err = wasmtime_linker_instantiate_pre(e->linker, m, &pre);
@@ -397,6 +462,11 @@ static char *module_link(fsl_engine *e, wasmtime_module_t *m, fsl_module **out) 
   }
   fsl_module *module = calloc(1, sizeof *module);
   *module = (fsl_module){.engine = e, .module = m, .pre = pre};
+  char *message = count_memories(module);
+  if (message) {
+    fsl_module_delete(module);
+    return message;
+  }
   *out = module;
   return NULL;
 }
@@ -407,12 +477,76 @@ char *fsl_module_compile(fsl_engine *e, const uint8_t *wasm, size_t n, fsl_modul
   return err ? take_message(err) : module_link(e, m, out);
 }
 
+char *fsl_module_load(fsl_engine *e, const uint8_t *bytes, size_t n, fsl_module **out) {
+  wasmtime_module_t *m;
+  wasmtime_error_t *err = wasmtime_module_deserialize(e->engine, bytes, n, &m);
+  return err ? take_message(err) : module_link(e, m, out);
+}
+
+char *fsl_module_serialize(const fsl_module *m, wasm_byte_vec_t *out) {
+  wasmtime_error_t *err = wasmtime_module_serialize(m->module, out);
+  return err ? take_message(err) : NULL;
+}
+
+size_t fsl_module_code_bytes(const fsl_module *m) {
+  void *start, *end;
+  wasmtime_module_image_range(m->module, &start, &end);
+  return (char *)end - (char *)start;
+}
+
+void fsl_module_exports(const fsl_module *m, wasm_exporttype_vec_t *out) { wasmtime_module_exports(m->module, out); }
+
+// The kinds of references have other numbers in types than in values.
+static wasmtime_valkind_t valkind(const wasm_valtype_t *t) {
+  switch (wasm_valtype_kind(t)) {
+  case WASM_FUNCREF:
+    return WASMTIME_FUNCREF;
+  case WASM_EXTERNREF:
+    return WASMTIME_EXTERNREF;
+  }
+  return wasm_valtype_kind(t);
+}
+
+void fsl_export_at(const wasm_exporttype_vec_t *exports, size_t i, fsl_export *out) {
+  const wasm_exporttype_t *e = exports->data[i];
+  const wasm_name_t *name = wasm_exporttype_name(e);
+  const wasm_externtype_t *type = wasm_exporttype_type(e);
+  *out = (fsl_export){.name = name->data, .n = name->size, .kind = wasm_externtype_kind(type)};
+  if (out->kind == WASM_EXTERN_GLOBAL) {
+    const wasm_globaltype_t *g = wasm_externtype_as_globaltype_const(type);
+    out->type = valkind(wasm_globaltype_content(g));
+    out->mutable_ = wasm_globaltype_mutability(g) == WASM_VAR;
+  } else if (out->kind == WASM_EXTERN_TABLE) {
+    const wasm_tabletype_t *t = wasm_externtype_as_tabletype_const(type);
+    out->type = valkind(wasm_tabletype_element(t));
+    out->min = wasm_tabletype_limits(t)->min;
+    out->max = wasm_tabletype_limits(t)->max;
+  }
+}
+
 char *fsl_module_validate(fsl_engine *e, const uint8_t *wasm, size_t n) {
   wasmtime_error_t *err = wasmtime_module_validate(e->engine, wasm, n);
   return err ? take_message(err) : NULL;
 }
 
+static void restore_free(fsl_restore *r) {
+  for (size_t i = 0; i < r->nfuncs; i++)
+    free(r->funcs[i].at);
+  for (size_t i = 0; i < r->nglobals; i++)
+    free(r->globals[i].name.at);
+  for (size_t i = 0; i < r->ntables; i++) {
+    free(r->tables[i].name.at);
+    free(r->tables[i].elements);
+  }
+  free(r->funcs);
+  free(r->globals);
+  free(r->tables);
+  free(r);
+}
+
 void fsl_module_delete(fsl_module *m) {
+  if (m->restore)
+    restore_free(m->restore);
   wasmtime_instance_pre_delete(m->pre);
   wasmtime_module_delete(m->module);
   free(m);
@@ -427,8 +561,85 @@ char *fsl_wat(const char *text, size_t n, wasm_byte_vec_t *out) {
 
 fsl *fsl_new(void) { return calloc(1, sizeof(fsl)); }
 
-// instantiate makes the store and the instance. A prepared module has no start function,
-// so no guest code runs here and no fiber is ever suspended.
+// find looks an export up. It returns false if there is none of that kind.
+static bool find(fsl *f, const char *export, size_t n, wasmtime_extern_kind_t kind, wasmtime_extern_t *item) {
+  return wasmtime_instance_export_get(f->context, &f->instance, export, n, item) && item->kind == kind;
+}
+
+// restore_fail makes the instance trapped. SetRestore has checked all that can be known of
+// a module without an instance, so what is left is a want of memory.
+static bool restore_fail(fsl *f, const char *what, const fsl_name *name, wasmtime_error_t *err) {
+  char text[256], *cause = err ? take_message(err) : strdup("it is not there");
+  snprintf(text, sizeof text, "restore %s %.*s: %s", what, (int)(name->n < 100 ? name->n : 100), name->at, cause);
+  free(cause);
+  f->error = wasmtime_error_new(text);
+  return false;
+}
+
+static void set_reference(wasmtime_val_t *v, wasmtime_valkind_t kind, const wasmtime_func_t *func) {
+  v->kind = kind;
+  if (kind == WASMTIME_FUNCREF)
+    v->of.funcref = *func;
+  else
+    v->of.externref = (wasmtime_externref_t){0}; // null: no other can be in a snapshot
+}
+
+static bool restore_table(fsl *f, const fsl_restore_table *t, const wasmtime_func_t *funcs) {
+  wasmtime_extern_t item;
+  if (!find(f, t->name.at, t->name.n, WASMTIME_EXTERN_TABLE, &item))
+    return restore_fail(f, "table", &t->name, NULL);
+  const wasmtime_table_t *table = &item.of.table;
+  wasmtime_val_t v;
+  set_reference(&v, t->kind, &funcs[0]);
+  uint64_t size = wasmtime_table_size(f->context, table);
+  wasmtime_error_t *err = size < t->size ? wasmtime_table_grow(f->context, table, t->size - size, &v, &size) : NULL;
+  for (size_t i = 0; !err && i < t->nelements; i++) {
+    set_reference(&v, t->kind, &funcs[t->elements[i].func]);
+    err = wasmtime_table_set(f->context, table, t->elements[i].index, &v);
+  }
+  return err ? restore_fail(f, "table", &t->name, err) : true;
+}
+
+static bool restore_global(fsl *f, const fsl_restore_global *g, const wasmtime_func_t *funcs) {
+  wasmtime_extern_t item;
+  if (!find(f, g->name.at, g->name.n, WASMTIME_EXTERN_GLOBAL, &item))
+    return restore_fail(f, "global", &g->name, NULL);
+  wasmtime_val_t v;
+  if (g->kind <= WASMTIME_V128) {
+    v.kind = g->kind;
+    memcpy(&v.of, g->bits, sizeof g->bits);
+  } else {
+    set_reference(&v, g->kind, &funcs[g->func]);
+  }
+  wasmtime_error_t *err = wasmtime_global_set(f->context, &item.of.global, &v);
+  return err ? restore_fail(f, "global", &g->name, err) : true;
+}
+
+static bool restore(fsl *f, const fsl_restore *r) {
+  f->clock = r->clock;
+  wasmtime_func_t null = {0}, *funcs = &null;
+  if (r->nfuncs)
+    funcs = calloc(1 + r->nfuncs, sizeof *funcs); // funcs[0] is null
+  bool ok = true;
+  for (size_t i = 0; ok && i < r->nfuncs; i++) {
+    wasmtime_extern_t item;
+    ok = find(f, r->funcs[i].at, r->funcs[i].n, WASMTIME_EXTERN_FUNC, &item);
+    if (ok)
+      funcs[1 + i] = item.of.func;
+    else
+      restore_fail(f, "function", &r->funcs[i], NULL);
+  }
+  for (size_t i = 0; ok && i < r->nglobals; i++)
+    ok = restore_global(f, &r->globals[i], funcs);
+  for (size_t i = 0; ok && i < r->ntables; i++)
+    ok = restore_table(f, &r->tables[i], funcs);
+  if (funcs != &null)
+    free(funcs);
+  return ok;
+}
+
+// instantiate makes the store and the instance, and restores it. A prepared module has no
+// start function, so no guest code runs here and no fiber is ever suspended.
 static bool instantiate(fsl *f, const fsl_module *m) {
   f->store = wasmtime_store_new(m->engine->engine, f, NULL);
   f->context = wasmtime_store_context(f->store);
@@ -437,14 +648,15 @@ static bool instantiate(fsl *f, const fsl_module *m) {
   if (m->engine->epochs)
     wasmtime_context_set_epoch_deadline(f->context, UINT64_MAX / 2);
   f->clock_start = nanoseconds(CLOCK_MONOTONIC);
-  f->memories = 0;
+  f->memories = m->heap ? -1 : 0;
   wasmtime_call_future_t *future =
       wasmtime_instance_pre_instantiate_async(m->pre, f->context, &f->instance, &f->trap, &f->error);
   while (!wasmtime_call_future_poll(future))
     ;
   wasmtime_call_future_delete(future);
+  bool ok = !f->trap && !f->error && (!m->restore || restore(f, m->restore));
   f->start_ns = nanoseconds(CLOCK_MONOTONIC) - f->clock_start;
-  return !f->trap && !f->error;
+  return ok;
 }
 
 // poll runs the guest until it finishes, dies or calls the host.
@@ -487,14 +699,18 @@ static int run(fsl *f) {
   return poll(f);
 }
 
-int fsl_start(fsl *f, const fsl_module *m, const char *export, size_t n, size_t nresults) {
+int fsl_instantiate(fsl *f, const fsl_module *m) {
   current = f;
   bool ok = f->store || instantiate(f, m);
   current = NULL;
-  if (!ok)
+  return ok ? FSL_FINISHED : FSL_TRAPPED;
+}
+
+int fsl_start(fsl *f, const fsl_module *m, const char *export, size_t n, size_t nresults) {
+  if (fsl_instantiate(f, m) == FSL_TRAPPED)
     return FSL_TRAPPED;
   wasmtime_extern_t item;
-  if (!wasmtime_instance_export_get(f->context, &f->instance, export, n, &item) || item.kind != WASMTIME_EXTERN_FUNC)
+  if (!find(f, export, n, WASMTIME_EXTERN_FUNC, &item))
     return FSL_NO_ENTRY;
   f->func = item.of.func;
   f->nresults = nresults;
@@ -504,7 +720,7 @@ int fsl_start(fsl *f, const fsl_module *m, const char *export, size_t n, size_t 
 static bool table_entry(fsl *f, const char *table, size_t n, uint32_t index, wasmtime_func_t *func) {
   wasmtime_extern_t item;
   wasmtime_val_t value;
-  if (!wasmtime_instance_export_get(f->context, &f->instance, table, n, &item) || item.kind != WASMTIME_EXTERN_TABLE ||
+  if (!find(f, table, n, WASMTIME_EXTERN_TABLE, &item) ||
       !wasmtime_table_get(f->context, &item.of.table, index, &value))
     return false;
   bool ok = value.kind == WASMTIME_FUNCREF && value.of.funcref.store_id != 0;
@@ -516,10 +732,7 @@ static bool table_entry(fsl *f, const char *table, size_t n, uint32_t index, was
 }
 
 int fsl_start_table(fsl *f, const fsl_module *m, const char *table, size_t n, uint32_t index) {
-  current = f;
-  bool ok = f->store || instantiate(f, m);
-  current = NULL;
-  if (!ok)
+  if (fsl_instantiate(f, m) == FSL_TRAPPED)
     return FSL_TRAPPED;
   if (!table_entry(f, table, n, index, &f->func) || !signature(f, &f->func, 0, &f->nresults))
     return FSL_NO_ENTRY;
@@ -530,6 +743,70 @@ bool fsl_table_has_entry(fsl *f, const char *table, size_t n, uint32_t index) {
   wasmtime_func_t func;
   size_t nresults;
   return table_entry(f, table, n, index, &func) && signature(f, &func, 0, &nresults) && nresults == 1;
+}
+
+// ---- reading, for a snapshot ----
+
+static uintptr_t func_id(fsl *f, const wasmtime_func_t *func) {
+  return func->store_id ? (uintptr_t)wasmtime_func_to_raw(f->context, func) : 0;
+}
+
+// reference_id takes v over.
+static int reference_id(fsl *f, wasmtime_val_t *v, uintptr_t *id) {
+  *id = 0;
+  if (v->kind == WASMTIME_FUNCREF) {
+    *id = func_id(f, &v->of.funcref);
+    return FSL_READ;
+  }
+  int r = v->kind != WASMTIME_EXTERNREF ? FSL_NOT_THERE : v->of.externref.store_id ? FSL_NOT_NULL : FSL_READ;
+  wasmtime_val_unroot(v);
+  return r;
+}
+
+int fsl_func_id(fsl *f, const char *export, size_t n, uintptr_t *id) {
+  wasmtime_extern_t item;
+  if (!find(f, export, n, WASMTIME_EXTERN_FUNC, &item))
+    return FSL_NOT_THERE;
+  *id = func_id(f, &item.of.func);
+  return FSL_READ;
+}
+
+int fsl_global(fsl *f, const char *export, size_t n, wasmtime_valkind_t *kind, uint8_t *bits, uintptr_t *id) {
+  static const uint8_t size[] = {4, 8, 4, 8, 16};
+  wasmtime_extern_t item;
+  if (!find(f, export, n, WASMTIME_EXTERN_GLOBAL, &item))
+    return FSL_NOT_THERE;
+  wasmtime_val_t v;
+  wasmtime_global_get(f->context, &item.of.global, &v);
+  *kind = v.kind;
+  if (v.kind > WASMTIME_V128)
+    return reference_id(f, &v, id);
+  memcpy(bits, &v.of, size[v.kind]);
+  return FSL_READ;
+}
+
+int fsl_table_size(fsl *f, const char *export, size_t n, uint64_t *size) {
+  wasmtime_extern_t item;
+  if (!find(f, export, n, WASMTIME_EXTERN_TABLE, &item))
+    return FSL_NOT_THERE;
+  *size = wasmtime_table_size(f->context, &item.of.table);
+  return FSL_READ;
+}
+
+int fsl_table_ids(fsl *f, const char *export, size_t n, uint64_t *from, uintptr_t *ids, size_t nids) {
+  wasmtime_extern_t item;
+  if (!find(f, export, n, WASMTIME_EXTERN_TABLE, &item))
+    return FSL_NOT_THERE;
+  for (size_t i = 0; i < nids; i++) {
+    wasmtime_val_t v;
+    if (!wasmtime_table_get(f->context, &item.of.table, *from, &v))
+      return FSL_NOT_THERE;
+    int r = reference_id(f, &v, &ids[i]);
+    if (r != FSL_READ)
+      return r;
+    ++*from;
+  }
+  return FSL_READ;
 }
 
 int fsl_answer(fsl *f, uint64_t result) {
@@ -551,7 +828,7 @@ int fsl_call_guest(fsl *f, const char *export, size_t n, uint32_t nargs, uint32_
   fsl_frame *h = fsl_waiting(f);
   wasmtime_extern_t item;
   size_t nresults;
-  if (!wasmtime_instance_export_get(f->context, &f->instance, export, n, &item) || item.kind != WASMTIME_EXTERN_FUNC ||
+  if (!find(f, export, n, WASMTIME_EXTERN_FUNC, &item) ||
       !signature(f, &item.of.func, nargs, &nresults))
     return FSL_NO_ENTRY;
   fsl_guest *g = h->guest = calloc(1, sizeof *g);
@@ -612,5 +889,3 @@ char *fsl_failure(fsl *f, int *code, fsl_stack_frame *frames, size_t *nframes) {
     wasm_byte_vec_delete(&m);
   return s;
 }
-
-int64_t fsl_elapsed(const fsl *f) { return nanoseconds(CLOCK_MONOTONIC) - f->clock_start; }

@@ -56,13 +56,19 @@ typedef struct fsl {
   uint64_t args[FSL_ARGS_MAX];
   uint64_t result; // of the entry point or of the guest function
 
+  // The guest's monotonic clock, ns: what it read at the start of the call; or, while it
+  // is logical, its last reading.
+  int64_t clock;
+  uint32_t clock_logical;
   int64_t clock_start; // CLOCK_MONOTONIC at the start of the call, ns
-  int64_t start_ns;    // how long it took to instantiate the module
+  int64_t start_ns;    // how long it took to instantiate and restore the module
   int64_t cpu_ns;      // thread time spent in the guest, if measure_cpu
   uint32_t measure_cpu;
 
   // The rest is engine.c's.
-  int event, depth, memories, stack_taken;
+  int event, depth, stack_taken;
+  int memories; // index of the next one that Wasmtime asks for; -1 is the heap
+  bool counts;  // it only counts them
   wasmtime_store_t *store;
   wasmtime_context_t *context;
   wasmtime_instance_t instance;
@@ -82,12 +88,58 @@ typedef struct fsl_engine {
   struct fsl_host_info *hosts; // all that was defined, for fsl_engine_delete
 } fsl_engine;
 
+// What instances start from instead of the module's own values. Functions are named by
+// 1 + an index of funcs, each of which is looked up once for an instance; 0 is null.
+typedef struct fsl_name {
+  char *at;
+  size_t n;
+} fsl_name;
+
+typedef struct fsl_restore_global {
+  fsl_name name;
+  wasmtime_valkind_t kind;
+  wasmtime_v128 bits; // of a number, little-endian
+  uint32_t func;
+} fsl_restore_global;
+
+typedef struct fsl_restore_element {
+  uint32_t index, func;
+} fsl_restore_element;
+
+typedef struct fsl_restore_table {
+  fsl_name name;
+  wasmtime_valkind_t kind;
+  uint64_t size;
+  fsl_restore_element *elements;
+  size_t nelements;
+} fsl_restore_table;
+
+typedef struct fsl_restore {
+  fsl_name *funcs;
+  fsl_restore_global *globals;
+  fsl_restore_table *tables;
+  size_t nfuncs, nglobals, ntables;
+  int64_t clock;
+} fsl_restore;
+
 typedef struct fsl_module {
   fsl_engine *engine;
   wasmtime_module_t *module;
   wasmtime_instance_pre_t *pre;
   int64_t table_elements_max; // in each table the guest can grow; 0 if it has none
+  fsl_restore *restore;       // owned; NULL: instances start as the module says
+  bool heap;                  // instances have a heap for external references
 } fsl_module;
+
+// An export's type.
+typedef struct fsl_export {
+  const char *name; // the vector's
+  size_t n;
+  wasm_externkind_t kind;
+  wasmtime_valkind_t type; // of a global, or of a table's elements
+  bool mutable_;
+  uint32_t min, max; // elements of a table; max is UINT32_MAX if there is none
+} fsl_export;
 
 typedef struct fsl_config {
   uint64_t reservation, guard, stack, wasm_stack;
@@ -118,7 +170,13 @@ void fsl_engine_delete(fsl_engine *);
 char *fsl_engine_define(fsl_engine *, const fsl_host *);
 
 char *fsl_module_compile(fsl_engine *, const uint8_t *wasm, size_t n, fsl_module **);
+// Runs whatever machine code is in bytes: they must come from fsl_module_serialize.
+char *fsl_module_load(fsl_engine *, const uint8_t *bytes, size_t n, fsl_module **out);
+char *fsl_module_serialize(const fsl_module *, wasm_byte_vec_t *out);
+size_t fsl_module_code_bytes(const fsl_module *);
 char *fsl_module_validate(fsl_engine *, const uint8_t *wasm, size_t n);
+void fsl_module_exports(const fsl_module *, wasm_exporttype_vec_t *out);
+void fsl_export_at(const wasm_exporttype_vec_t *, size_t i, fsl_export *out);
 void fsl_module_delete(fsl_module *);
 char *fsl_wat(const char *text, size_t n, wasm_byte_vec_t *out);
 
@@ -127,7 +185,10 @@ char *fsl_wat(const char *text, size_t n, wasm_byte_vec_t *out);
 // FSL_NO_ENTRY of a start only fsl_failure and fsl_delete may follow. fsl_delete may come
 // at any time while no thread is in one of the others: a suspended guest is dropped.
 // fsl_start's caller knows the export's type: no parameters, nresults (0 or 1) numbers.
+// fsl_instantiate does what the first start would do before it runs the guest, and returns
+// FSL_FINISHED or FSL_TRAPPED.
 fsl *fsl_new(void);
+int fsl_instantiate(fsl *, const fsl_module *);
 int fsl_start(fsl *, const fsl_module *, const char *export, size_t n, size_t nresults);
 int fsl_start_table(fsl *, const fsl_module *, const char *table, size_t n, uint32_t index);
 void fsl_delete(fsl *);
@@ -143,8 +204,24 @@ int fsl_call_guest(fsl *, const char *export, size_t n, uint32_t nargs, uint32_t
 // Whether the table has a function of type () -> i32 at index.
 bool fsl_table_has_entry(fsl *, const char *table, size_t n, uint32_t index);
 
-// Nanoseconds since the instance was started.
+// Reading an instance that does not run, by the names of exports. A function's identity
+// is the address of its record in this instance, NULL for a null reference. What is not
+// there or of another kind gives FSL_NOT_THERE.
+enum { FSL_READ = 0, FSL_NOT_THERE = 1, FSL_NOT_NULL = 2 /* an externref, which has no identity */ };
+int fsl_func_id(fsl *, const char *export, size_t n, uintptr_t *id);
+int fsl_global(fsl *, const char *export, size_t n, wasmtime_valkind_t *kind, uint8_t *bits, uintptr_t *id);
+int fsl_table_size(fsl *, const char *export, size_t n, uint64_t *size);
+// Fills ids with the identities of nids elements. After FSL_NOT_NULL *from is the index.
+int fsl_table_ids(fsl *, const char *export, size_t n, uint64_t *from, uintptr_t *ids, size_t nids);
+
+// The guest's monotonic clock, ns. It does not count as a reading.
 int64_t fsl_elapsed(const fsl *);
+
+// The logical clock's realtime at its reading 0: 2020-01-01T00:00:00Z, ns since 1970. No
+// reading passes FSL_CLOCK_MAX, so that no sum of the two overflows.
+#define FSL_CLOCK_EPOCH (INT64_C(1577836800) * 1000000000)
+#define FSL_CLOCK_MAX (INT64_MAX - FSL_CLOCK_EPOCH)
+#define FSL_CLOCK_STEP INT64_C(1000) // what a reading adds to a logical clock
 
 // Why the guest died, after FSL_TRAPPED: a message to free(), Wasmtime's trap code or -1,
 // and up to *nframes frames, innermost first.

@@ -5,6 +5,9 @@
 // drives an instance reads as a loop, and no Go code ever runs on a guest's stack (see
 // RATIONALE.md, "Why is a host call a return?").
 //
+// A Module is compiled, or loaded from machine code that another host made; a Restore makes
+// its instances go on from where an earlier one was read.
+//
 // The package does not decide what a host function does, does not map memory (vmem does)
 // and does not read Wasm (package wasm does: modules that come here have been prepared,
 // with memory 1 as their gate). It is the only one that imports "C".
@@ -37,15 +40,22 @@ import (
 	_ "github.com/bytecodealliance/wasmtime-go/v39"
 )
 
-// ValType is the type of a parameter or result of a host function.
+// ValType is the type of a value. Host functions take and return numbers, I32 to F64.
 type ValType uint8
 
 const (
-	I32 ValType = C.WASM_I32
-	I64 ValType = C.WASM_I64
-	F32 ValType = C.WASM_F32
-	F64 ValType = C.WASM_F64
+	I32       ValType = C.WASMTIME_I32
+	I64       ValType = C.WASMTIME_I64
+	F32       ValType = C.WASMTIME_F32
+	F64       ValType = C.WASMTIME_F64
+	V128      ValType = C.WASMTIME_V128
+	FuncRef   ValType = C.WASMTIME_FUNCREF
+	ExternRef ValType = C.WASMTIME_EXTERNREF
 )
+
+func (t ValType) String() string {
+	return [...]string{"i32", "i64", "f32", "f64", "v128", "funcref", "externref"}[t]
+}
 
 // Fast names a host function that is served in C, on the guest's stack, because a return
 // to Go (some 200 ns) would be most of its cost.
@@ -62,8 +72,8 @@ const (
 // Fast, Start or Poll return HostCall and Instance.Host is its index in Config.Hosts.
 type HostFunc struct {
 	Module, Name string
-	Params       []ValType // at most ArgsMax
-	Results      []ValType // at most one
+	Params       []ValType // at most ArgsMax, I32 to F64
+	Results      []ValType // at most one, I32 to F64
 	Fast         Fast
 }
 
@@ -87,7 +97,8 @@ const hostStack = 256 << 10
 
 // Engine compiles modules and holds what they may import. It is safe for concurrent use.
 type Engine struct {
-	c *C.fsl_engine
+	c           *C.fsl_engine
+	fingerprint string
 }
 
 // New makes an engine.
@@ -100,7 +111,7 @@ func New(cfg Config) (*Engine, error) {
 		stack: C.uint64_t(cfg.Stack), wasm_stack: C.uint64_t(cfg.Stack - hostStack),
 		epochs: C.bool(cfg.Epochs),
 	}
-	e := &Engine{}
+	e := &Engine{fingerprint: fingerprint(cfg, version(), cpuFeatures())}
 	if err := take(C.fsl_engine_new(&config, &e.c)); err != nil {
 		return nil, fmt.Errorf("make engine: %w", err)
 	}
@@ -123,6 +134,9 @@ func (e *Engine) define(index uint32, h HostFunc) error {
 	kinds := (*[ArgsMax + 1]C.uint8_t)(C.malloc(ArgsMax + 1))
 	defer C.free(unsafe.Pointer(kinds))
 	for i, t := range append(append([]ValType(nil), h.Params...), h.Results...) {
+		if t > F64 {
+			return fmt.Errorf("a host function can't take or return %v", t)
+		}
 		kinds[i] = C.uint8_t(t)
 	}
 	host := C.fsl_host{
@@ -186,6 +200,41 @@ func (m *Module) limit(growsTables bool) {
 	}
 }
 
+// Serialize returns the machine code and all else that Load needs to make the module
+// again, in the engine's own format.
+func (m *Module) Serialize() ([]byte, error) {
+	var out C.wasm_byte_vec_t
+	if err := take(C.fsl_module_serialize(m.c, &out)); err != nil {
+		return nil, fmt.Errorf("serialize module: %w", err)
+	}
+	defer C.wasm_byte_vec_delete(&out)
+	return C.GoBytes(unsafe.Pointer(out.data), C.int(out.size)), nil
+}
+
+// Load makes a module from what Serialize returned, here or on another host. It copies the
+// artefact. growsTables is as for Compile.
+//
+// The artefact is machine code, and the engine believes what it says: loading bytes that
+// Serialize did not make is arbitrary code execution. The caller authenticates them, and
+// with them the Fingerprint that they were stored under. An artefact of another major
+// version, processor or configuration is an error; one of another minor version of
+// Wasmtime is not told apart here.
+func (e *Engine) Load(artefact []byte, growsTables bool) (*Module, error) {
+	if len(artefact) == 0 {
+		return nil, errors.New("load module: empty artefact")
+	}
+	m := &Module{}
+	if err := take(C.fsl_module_load(e.c, (*C.uint8_t)(&artefact[0]), C.size_t(len(artefact)), &m.c)); err != nil {
+		return nil, fmt.Errorf("load module: %w", err)
+	}
+	m.limit(growsTables)
+	return m, nil
+}
+
+// CodeBytes is how much memory the module's machine code and its tables (of traps, of
+// names) take, mapped as long as the module is open.
+func (m *Module) CodeBytes() uint64 { return uint64(C.fsl_module_code_bytes(m.c)) }
+
 // Close frees the module. All its instances must have been closed.
 func (m *Module) Close() {
 	if m.c != nil {
@@ -246,6 +295,10 @@ func (m *Module) NewInstance(mem Memory) Instance {
 }
 
 func setPointer(p **C.uint8_t, addr uintptr) { *(*uintptr)(unsafe.Pointer(p)) = addr }
+
+// Instantiate does what the first Start would do before it runs the guest: it makes the
+// instance and restores what Module.SetRestore says. It returns Finished, or Trapped.
+func (i Instance) Instantiate() Event { return Event(C.fsl_instantiate(i.c, i.m.c)) }
 
 // Start instantiates the module if that has not been done yet, and runs its export, a
 // function without parameters that returns results (0 or 1) numbers.
@@ -404,11 +457,30 @@ func (i Instance) MeasureCPU() { i.c.measure_cpu = 1 }
 // CPU is the thread time spent in the guest and in Wasmtime on its behalf.
 func (i Instance) CPU() time.Duration { return time.Duration(i.c.cpu_ns) }
 
-// StartTime is how long it took to instantiate the module.
+// StartTime is how long it took to instantiate the module and to restore it.
 func (i Instance) StartTime() time.Duration { return time.Duration(i.c.start_ns) }
 
-// Elapsed is the guest's monotonic clock: the time since Start.
+// Elapsed is the guest's monotonic clock: the time since Start, in a restored instance on
+// top of Restore.Clock; or the logical clock's last reading.
 func (i Instance) Elapsed() time.Duration { return time.Duration(C.fsl_elapsed(i.c)) }
+
+// LogicalClock makes the guest's time a count of its own readings, so that what it
+// computes does not depend on when it is run, nor for how long: each reading of any clock
+// adds a microsecond. The monotonic clock begins at 0, the realtime clock at the start of
+// 2020, UTC.
+//
+// Preconditions: the instance has not been instantiated, and its module has no Restore.
+func (i Instance) LogicalClock() { i.c.clock_logical = 1 }
+
+// AdvanceClock lets d pass on the logical clock, as a sleep would. What is negative counts
+// as 0, and what is too long ends at the clock's last reading, in the year 2262.
+func (i Instance) AdvanceClock(d time.Duration) {
+	i.c.clock += min(C.int64_t(max(d, 0)), C.FSL_CLOCK_MAX-i.c.clock)
+}
+
+// ClockReading is the logical clock's last reading: what Restore.Clock is to be for
+// instances that go on from this one.
+func (i Instance) ClockReading() time.Duration { return time.Duration(i.c.clock) }
 
 // GuestStack is what a native stack of so many bytes leaves for guest code.
 func GuestStack(stack uint64) uint64 { return stack - hostStack }

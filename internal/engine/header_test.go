@@ -79,6 +79,7 @@ func TestHeader_layouts(t *testing.T) {
 	}
 	for _, e := range regexp.MustCompile(`enum \{([^}]*)\}`).FindAllStringSubmatch(guarded, -1) {
 		for name := range strings.SplitSeq(e[1], ",") {
+			name, _, _ = strings.Cut(name, "=")
 			probes = append(probes, fmt.Sprintf(`printf("%[1]s %%d\n", (int)%[1]s);`, strings.TrimSpace(name)))
 		}
 	}

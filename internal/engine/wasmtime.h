@@ -15,6 +15,10 @@ typedef struct wasm_engine_t wasm_engine_t;
 typedef struct wasm_functype_t wasm_functype_t;
 typedef struct wasm_valtype_t wasm_valtype_t;
 typedef struct wasm_memorytype_t wasm_memorytype_t;
+typedef struct wasm_globaltype_t wasm_globaltype_t;
+typedef struct wasm_tabletype_t wasm_tabletype_t;
+typedef struct wasm_externtype_t wasm_externtype_t;
+typedef struct wasm_exporttype_t wasm_exporttype_t;
 typedef struct wasm_trap_t wasm_trap_t;
 typedef struct wasm_frame_t wasm_frame_t;
 typedef struct wasmtime_error wasmtime_error_t;
@@ -33,7 +37,13 @@ typedef wasm_byte_vec_t wasm_name_t;
 typedef wasm_byte_vec_t wasm_message_t;
 typedef struct wasm_frame_vec_t { size_t size; wasm_frame_t **data; } wasm_frame_vec_t;
 typedef struct wasm_valtype_vec_t { size_t size; wasm_valtype_t **data; } wasm_valtype_vec_t;
-enum { WASM_I32, WASM_I64, WASM_F32, WASM_F64 };
+typedef struct wasm_exporttype_vec_t { size_t size; wasm_exporttype_t **data; } wasm_exporttype_vec_t;
+typedef struct wasm_limits_t { uint32_t min; uint32_t max; } wasm_limits_t;
+typedef uint8_t wasm_mutability_t;
+typedef uint8_t wasm_externkind_t;
+enum { WASM_I32, WASM_I64, WASM_F32, WASM_F64, WASM_EXTERNREF = 128, WASM_FUNCREF };
+enum { WASM_CONST, WASM_VAR };
+enum { WASM_EXTERN_FUNC, WASM_EXTERN_GLOBAL, WASM_EXTERN_TABLE, WASM_EXTERN_MEMORY };
 
 typedef uint8_t wasmtime_trap_code_t;
 typedef uint8_t wasmtime_valkind_t;
@@ -87,7 +97,7 @@ typedef union wasmtime_val_raw {
   wasmtime_v128 v128;
   void *funcref;
 } wasmtime_val_raw_t;
-enum { WASMTIME_I32, WASMTIME_I64, WASMTIME_F32, WASMTIME_F64, WASMTIME_V128, WASMTIME_FUNCREF };
+enum { WASMTIME_I32, WASMTIME_I64, WASMTIME_F32, WASMTIME_F64, WASMTIME_V128, WASMTIME_FUNCREF, WASMTIME_EXTERNREF };
 enum { WASMTIME_EXTERN_FUNC, WASMTIME_EXTERN_GLOBAL, WASMTIME_EXTERN_TABLE, WASMTIME_EXTERN_MEMORY };
 
 typedef bool (*wasmtime_func_async_continuation_callback_t)(void *env);
@@ -148,6 +158,16 @@ wasm_functype_t *wasm_functype_new(wasm_valtype_vec_t *params, wasm_valtype_vec_
 void wasm_functype_delete(wasm_functype_t *);
 const wasm_valtype_vec_t *wasm_functype_params(const wasm_functype_t *);
 const wasm_valtype_vec_t *wasm_functype_results(const wasm_functype_t *);
+const wasm_valtype_t *wasm_globaltype_content(const wasm_globaltype_t *);
+wasm_mutability_t wasm_globaltype_mutability(const wasm_globaltype_t *);
+const wasm_valtype_t *wasm_tabletype_element(const wasm_tabletype_t *);
+const wasm_limits_t *wasm_tabletype_limits(const wasm_tabletype_t *);
+wasm_externkind_t wasm_externtype_kind(const wasm_externtype_t *);
+const wasm_globaltype_t *wasm_externtype_as_globaltype_const(const wasm_externtype_t *);
+const wasm_tabletype_t *wasm_externtype_as_tabletype_const(const wasm_externtype_t *);
+const wasm_name_t *wasm_exporttype_name(const wasm_exporttype_t *);
+const wasm_externtype_t *wasm_exporttype_type(const wasm_exporttype_t *);
+void wasm_exporttype_vec_delete(wasm_exporttype_vec_t *);
 void wasm_trap_delete(wasm_trap_t *);
 void wasm_trap_message(const wasm_trap_t *, wasm_message_t *out);
 void wasm_trap_trace(const wasm_trap_t *, wasm_frame_vec_t *out);
@@ -188,6 +208,10 @@ const wasm_name_t *wasmtime_frame_func_name(const wasm_frame_t *);
 wasmtime_error_t *wasmtime_module_new(wasm_engine_t *, const uint8_t *wasm, size_t wasm_len, wasmtime_module_t **ret);
 wasmtime_error_t *wasmtime_module_validate(wasm_engine_t *, const uint8_t *wasm, size_t wasm_len);
 void wasmtime_module_delete(wasmtime_module_t *);
+void wasmtime_module_exports(const wasmtime_module_t *, wasm_exporttype_vec_t *out);
+wasmtime_error_t *wasmtime_module_serialize(wasmtime_module_t *, wasm_byte_vec_t *ret);
+wasmtime_error_t *wasmtime_module_deserialize(wasm_engine_t *, const uint8_t *bytes, size_t bytes_len, wasmtime_module_t **ret);
+void wasmtime_module_image_range(const wasmtime_module_t *, void **start, void **end);
 
 wasmtime_error_t *wasmtime_wat2wasm(const char *wat, size_t wat_len, wasm_byte_vec_t *ret);
 
@@ -220,6 +244,13 @@ wasmtime_call_future_t *wasmtime_func_call_async(
     wasmtime_val_t *results, size_t nresults, wasm_trap_t **trap_ret, wasmtime_error_t **error_ret);
 bool wasmtime_call_future_poll(wasmtime_call_future_t *);
 void wasmtime_call_future_delete(wasmtime_call_future_t *);
+void *wasmtime_func_to_raw(wasmtime_context_t *, const wasmtime_func_t *func);
+void wasmtime_global_get(wasmtime_context_t *, const wasmtime_global_t *, wasmtime_val_t *out);
+wasmtime_error_t *wasmtime_global_set(wasmtime_context_t *, const wasmtime_global_t *, const wasmtime_val_t *val);
+wasmtime_error_t *wasmtime_table_set(wasmtime_context_t *, const wasmtime_table_t *, uint64_t index, const wasmtime_val_t *value);
+uint64_t wasmtime_table_size(const wasmtime_context_t *, const wasmtime_table_t *);
+wasmtime_error_t *wasmtime_table_grow(
+    wasmtime_context_t *, const wasmtime_table_t *, uint64_t delta, const wasmtime_val_t *init, uint64_t *prev_size);
 bool wasmtime_table_get(wasmtime_context_t *, const wasmtime_table_t *, uint64_t index, wasmtime_val_t *val);
 void wasmtime_val_unroot(wasmtime_val_t *val);
 
