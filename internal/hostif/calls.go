@@ -13,10 +13,11 @@ import (
 
 const nameMax = 1024 // bytes of a function's name or a key
 
-// faasmFunction makes a row. params is "name:type" with i for i32 and I for i64.
-func faasmFunction(name string, handler func(*Guest, *Args) Errno, params ...string) Function {
+// faasmFunction makes a row. A parameter is an i32, or an i64 if its name ends with ":I".
+func faasmFunction(name string, init InitRule, handler func(*Guest, *Args) Errno, params ...string) Function {
 	f := Function{
 		HostFunc: engine.HostFunc{Module: "faasm", Name: name, Results: []engine.ValType{engine.I32}},
+		Init:     init,
 		handler:  func(g *Guest, a *Args) uint64 { return uint64(handler(g, a)) },
 	}
 	for _, p := range params {
@@ -30,16 +31,16 @@ func faasmFunction(name string, handler func(*Guest, *Args) Errno, params ...str
 }
 
 var callFunctions = []Function{
-	faasmFunction("read_call_input", readCallInput, "buf", "cap", "size"),
-	faasmFunction("write_call_output", writeCallOutput, "ptr", "len"),
-	faasmFunction("append_call_output", appendCallOutput, "ptr", "len"),
-	faasmFunction("chain_call", chainCall, "name", "name_len", "input", "input_len", "call"),
-	faasmFunction("chain_func", chainFunc, "func", "input", "input_len", "call"),
-	faasmFunction("await_call", awaitCall, "call", "status"),
-	faasmFunction("await_any", awaitAny, "calls", "n", "timeout_ns:I", "index", "status"),
-	faasmFunction("get_call_output", getCallOutput, "call", "buf", "cap", "size"),
-	faasmFunction("cancel_call", cancelCall, "call"),
-	faasmFunction("call_info", callInfo, "what", "buf", "cap", "size"),
+	faasmFunction("read_call_input", InitDeterministic, readCallInput, "buf", "cap", "size"),
+	faasmFunction("write_call_output", InitRefused, writeCallOutput, "ptr", "len"),
+	faasmFunction("append_call_output", InitRefused, appendCallOutput, "ptr", "len"),
+	faasmFunction("chain_call", InitRefused, chainCall, "name", "name_len", "input", "input_len", "call"),
+	faasmFunction("chain_func", InitRefused, chainFunc, "func", "input", "input_len", "call"),
+	faasmFunction("await_call", InitRefused, awaitCall, "call", "status"),
+	faasmFunction("await_any", InitRefused, awaitAny, "calls", "n", "timeout_ns:I", "index", "status"),
+	faasmFunction("get_call_output", InitRefused, getCallOutput, "call", "buf", "cap", "size"),
+	faasmFunction("cancel_call", InitRefused, cancelCall, "call"),
+	faasmFunction("call_info", InitRefused, callInfo, "what", "buf", "cap", "size"),
 }
 
 // readCallInput copies the call's input.
@@ -49,7 +50,7 @@ var callFunctions = []Function{
 //
 // EFAULT: buf or size is outside memory; nothing is written then.
 func readCallInput(g *Guest, a *Args) Errno {
-	return g.readInto(g.Call.Request().Input, a.u32(0), a.u32(1), a.u32(2))
+	return g.readInto(g.input(), a.u32(0), a.u32(1), a.u32(2))
 }
 
 // writeCallOutput replaces the output. From now on stdout is log.

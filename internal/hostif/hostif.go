@@ -4,8 +4,9 @@
 // Three dialects share one implementation: module `faasm`, our own (calls.go); WASI
 // preview 1 (wasi.go); and the names that guests of the original project import from `env`
 // (upstream.go). Each function is a row of a table (Functions): its name, its parameters,
-// and a handler. A handler is ordinary Go on the goroutine that carries the call, while
-// the guest is suspended; it may block through Guest.Host.
+// what it does while a function is initialised (init.go), and a handler. A handler is
+// ordinary Go on the goroutine that carries the call, while the guest is suspended; it may
+// block through Guest.Host.
 //
 // Nothing that a guest passes is trusted. Every pointer and length goes through
 // Guest.bytes and its relatives, which check it against the memory's present size, once,
@@ -58,6 +59,10 @@ type Guest struct {
 	Log      call.LogWriter
 	Name     string   // argv[0]
 	Env      []string // "NAME=value"
+	// Init is set while the guest is initialised. Host is nil then, Log, Limits, Name and
+	// Env are not used, of Call nothing is told to the guest, and the Instance runs on its
+	// logical clock.
+	Init *Initialisation
 	// MallocsOutput says how __faasm_await_call_output is to be taken; see upstream.go.
 	MallocsOutput bool
 	// Table is the reserved name under which the module exports its table 0; empty if it
@@ -101,7 +106,9 @@ func (g *Guest) Output() []byte {
 type Function struct {
 	engine.HostFunc
 	// Names are the parameters' names, for the trace.
-	Names   []string
+	Names []string
+	// Init is what it does during initialisation.
+	Init    InitRule
 	handler func(g *Guest, a *Args) uint64
 }
 
@@ -167,7 +174,7 @@ func (g *Guest) Serve() engine.Event {
 	if g.Trace != nil {
 		g.Trace(f.format(a))
 	}
-	result := f.handler(g, a)
+	result := g.serve(f, a)
 	if g.Trace != nil {
 		g.Trace(g.formatResult(f, result))
 	}

@@ -13,10 +13,11 @@ import (
 // traps, where the original's host would have read or written it.
 
 // upstreamFunction makes a row of i32 parameters.
-func upstreamFunction(name string, results int, handler func(*Guest, *Args) uint64, params ...string) Function {
+func upstreamFunction(name string, init InitRule, results int, handler func(*Guest, *Args) uint64, params ...string) Function {
 	f := Function{
 		HostFunc: engine.HostFunc{Module: "env", Name: name},
 		Names:    params,
+		Init:     init,
 		handler:  handler,
 	}
 	for range params {
@@ -29,15 +30,15 @@ func upstreamFunction(name string, results int, handler func(*Guest, *Args) uint
 }
 
 var upstreamFunctions = []Function{
-	upstreamFunction("__faasm_read_input", 1, upReadInput, "buf", "len"),
-	upstreamFunction("__faasm_write_output", 0, upWriteOutput, "ptr", "len"),
-	upstreamFunction("__faasm_chain_name", 1, upChainName, "name", "input", "input_len"),
-	upstreamFunction("__faasm_chain_function", 1, upChainName, "name", "input", "input_len"),
-	upstreamFunction("__faasm_chain_ptr", 1, upChainPtr, "index", "input", "input_len"),
-	upstreamFunction("__faasm_chain_this", 1, upChainThis, "idx", "input", "input_len"),
-	upstreamFunction("__faasm_get_idx", 1, upGetIdx),
-	upstreamFunction("__faasm_await_call", 1, upAwaitCall, "call"),
-	upstreamFunction("__faasm_await_call_output", 1, upAwaitCallOutput, "call", "out", "len"),
+	upstreamFunction("__faasm_read_input", InitDeterministic, 1, upReadInput, "buf", "len"),
+	upstreamFunction("__faasm_write_output", InitRefused, 0, upWriteOutput, "ptr", "len"),
+	upstreamFunction("__faasm_chain_name", InitRefused, 1, upChainName, "name", "input", "input_len"),
+	upstreamFunction("__faasm_chain_function", InitRefused, 1, upChainName, "name", "input", "input_len"),
+	upstreamFunction("__faasm_chain_ptr", InitRefused, 1, upChainPtr, "index", "input", "input_len"),
+	upstreamFunction("__faasm_chain_this", InitRefused, 1, upChainThis, "idx", "input", "input_len"),
+	upstreamFunction("__faasm_get_idx", InitDeterministic, 1, upGetIdx),
+	upstreamFunction("__faasm_await_call", InitRefused, 1, upAwaitCall, "call"),
+	upstreamFunction("__faasm_await_call_output", InitRefused, 1, upAwaitCallOutput, "call", "out", "len"),
 }
 
 // Dialect2020 are the functions that only guests of 2020 import. A guest that imports one
@@ -55,7 +56,7 @@ func (g *Guest) fault(format string, args ...any) uint64 {
 // upReadInput copies min(len, size) bytes of the input and returns how many; with len 0 it
 // returns the input's size.
 func upReadInput(g *Guest, a *Args) uint64 {
-	input := g.Call.Request().Input
+	input := g.input()
 	if a.u32(1) == 0 {
 		return uint64(uint32(len(input)))
 	}
@@ -124,7 +125,7 @@ func upChainThis(g *Guest, a *Args) uint64 {
 }
 
 func upGetIdx(g *Guest, _ *Args) uint64 {
-	if e := g.Call.Request().Entry; !e.Table {
+	if e := g.Call.Request().Entry; g.Init == nil && !e.Table {
 		return uint64(e.Index)
 	}
 	return 0

@@ -6,7 +6,6 @@ import (
 
 	"github.com/faasm-go/faasm/internal/call"
 	"github.com/faasm-go/faasm/internal/engine"
-	"github.com/faasm-go/faasm/internal/linux"
 )
 
 // WASI preview 1, as far as a command needs it to compute and print. The file system is a
@@ -16,6 +15,7 @@ import (
 // for i64.
 type wasiRow struct {
 	name    string
+	init    InitRule
 	params  string
 	names   []string
 	handler func(*Guest, *Args) Errno
@@ -23,24 +23,24 @@ type wasiRow struct {
 }
 
 var wasiRows = []wasiRow{
-	{name: "args_get", params: "ii", names: []string{"argv", "buf"}, handler: argsGet},
-	{name: "args_sizes_get", params: "ii", names: []string{"argc", "size"}, handler: argsSizesGet},
-	{name: "environ_get", params: "ii", names: []string{"environ", "buf"}, handler: environGet},
-	{name: "environ_sizes_get", params: "ii", names: []string{"count", "size"}, handler: environSizesGet},
-	{name: "clock_res_get", params: "ii", names: []string{"id", "res"}, fast: engine.ClockResGet},
-	{name: "clock_time_get", params: "iIi", names: []string{"id", "precision", "time"}, fast: engine.ClockTimeGet},
+	{name: "args_get", init: InitDeterministic, params: "ii", names: []string{"argv", "buf"}, handler: argsGet},
+	{name: "args_sizes_get", init: InitDeterministic, params: "ii", names: []string{"argc", "size"}, handler: argsSizesGet},
+	{name: "environ_get", init: InitDeterministic, params: "ii", names: []string{"environ", "buf"}, handler: environGet},
+	{name: "environ_sizes_get", init: InitDeterministic, params: "ii", names: []string{"count", "size"}, handler: environSizesGet},
+	{name: "clock_res_get", init: InitAllowed, params: "ii", names: []string{"id", "res"}, fast: engine.ClockResGet},
+	{name: "clock_time_get", init: InitDeterministic, params: "iIi", names: []string{"id", "precision", "time"}, fast: engine.ClockTimeGet},
 	{name: "fd_close", params: "i", names: []string{"fd"}, handler: fdClose},
-	{name: "fd_fdstat_get", params: "ii", names: []string{"fd", "stat"}, handler: fdFdstatGet},
-	{name: "fd_prestat_get", params: "ii", names: []string{"fd", "prestat"}, handler: fdPrestat},
-	{name: "fd_prestat_dir_name", params: "iii", names: []string{"fd", "path", "len"}, handler: fdPrestat},
-	{name: "fd_read", params: "iiii", names: []string{"fd", "iovs", "iovs_len", "nread"}, handler: fdRead},
-	{name: "fd_seek", params: "iIii", names: []string{"fd", "offset", "whence", "position"}, handler: fdSeek},
-	{name: "fd_write", params: "iiii", names: []string{"fd", "iovs", "iovs_len", "nwritten"}, handler: fdWrite},
-	{name: "poll_oneoff", params: "iiii", names: []string{"in", "out", "nsubscriptions", "nevents"}, handler: pollOneoff},
-	{name: "proc_exit", params: "i", names: []string{"code"}, handler: procExit},
+	{name: "fd_fdstat_get", init: InitAllowed, params: "ii", names: []string{"fd", "stat"}, handler: fdFdstatGet},
+	{name: "fd_prestat_get", init: InitAllowed, params: "ii", names: []string{"fd", "prestat"}, handler: fdPrestat},
+	{name: "fd_prestat_dir_name", init: InitAllowed, params: "iii", names: []string{"fd", "path", "len"}, handler: fdPrestat},
+	{name: "fd_read", init: InitDeterministic, params: "iiii", names: []string{"fd", "iovs", "iovs_len", "nread"}, handler: fdRead},
+	{name: "fd_seek", init: InitAllowed, params: "iIii", names: []string{"fd", "offset", "whence", "position"}, handler: fdSeek},
+	{name: "fd_write", init: InitAllowed, params: "iiii", names: []string{"fd", "iovs", "iovs_len", "nwritten"}, handler: fdWrite},
+	{name: "poll_oneoff", init: InitDeterministic, params: "iiii", names: []string{"in", "out", "nsubscriptions", "nevents"}, handler: pollOneoff},
+	{name: "proc_exit", init: InitAllowed, params: "i", names: []string{"code"}, handler: procExit},
 	{name: "proc_raise", params: "i", names: []string{"signal"}, handler: refuse(ENOTSUP)},
-	{name: "random_get", params: "ii", names: []string{"buf", "len"}, handler: randomGet},
-	{name: "sched_yield", fast: engine.SchedYield},
+	{name: "random_get", init: InitDeterministic, params: "ii", names: []string{"buf", "len"}, handler: randomGet},
+	{name: "sched_yield", init: InitAllowed, fast: engine.SchedYield},
 	{name: "sock_accept", params: "iii", names: []string{"fd", "flags", "result"}, handler: refuse(ENOTSUP)},
 
 	{name: "fd_advise", params: "iIIi"},
@@ -75,7 +75,7 @@ var wasiRows = []wasiRow{
 func wasiFunctions(module string) []Function {
 	var out []Function
 	for _, row := range wasiRows {
-		f := Function{HostFunc: engine.HostFunc{Module: module, Name: row.name, Fast: row.fast}, Names: row.names}
+		f := Function{HostFunc: engine.HostFunc{Module: module, Name: row.name, Fast: row.fast}, Names: row.names, Init: row.init}
 		for i, letter := range row.params {
 			t := engine.I32
 			if letter == 'I' {
@@ -103,38 +103,46 @@ func refuse(e Errno) func(*Guest, *Args) Errno {
 	return func(*Guest, *Args) Errno { return e }
 }
 
-func argsGet(g *Guest, a *Args) Errno { return g.putStrings([]string{g.Name}, a.u32(0), a.u32(1)) }
+func argsGet(g *Guest, a *Args) Errno { return g.putStrings(g.argv(), a.u32(0), a.u32(1)) }
 func argsSizesGet(g *Guest, a *Args) Errno {
-	return g.putStringSizes([]string{g.Name}, a.u32(0), a.u32(1))
+	return g.putStringSizes(g.argv(), a.u32(0), a.u32(1))
 }
-func environGet(g *Guest, a *Args) Errno { return g.putStrings(g.Env, a.u32(0), a.u32(1)) }
+func environGet(g *Guest, a *Args) Errno { return g.putStrings(g.environ(), a.u32(0), a.u32(1)) }
 func environSizesGet(g *Guest, a *Args) Errno {
-	return g.putStringSizes(g.Env, a.u32(0), a.u32(1))
+	return g.putStringSizes(g.environ(), a.u32(0), a.u32(1))
 }
 
 // putStrings writes each string with a NUL to buf, and its address to the array at ptrs.
 func (g *Guest) putStrings(list []string, ptrs, buf uint32) Errno {
+	if !g.fits(ptrs, 4*uint32(len(list))) || !g.fits(buf, stringsSize(list)) {
+		return EFAULT
+	}
 	for _, s := range list {
-		b, ok := g.bytes(buf, uint32(len(s))+1)
-		if !ok || !g.putU32(ptrs, buf) {
-			return EFAULT
-		}
+		b, _ := g.bytes(buf, uint32(len(s))+1)
 		b[copy(b, s)] = 0
+		g.putU32(ptrs, buf)
 		ptrs += 4
-		buf += uint32(len(s)) + 1
+		buf += uint32(len(b))
 	}
 	return Success
 }
 
 func (g *Guest) putStringSizes(list []string, countAt, sizeAt uint32) Errno {
-	size := 0
-	for _, s := range list {
-		size += len(s) + 1
-	}
-	if !g.putU32(countAt, uint32(len(list))) || !g.putU32(sizeAt, uint32(size)) {
+	if !g.fits(countAt, 4) || !g.fits(sizeAt, 4) {
 		return EFAULT
 	}
+	g.putU32(countAt, uint32(len(list)))
+	g.putU32(sizeAt, stringsSize(list))
 	return Success
+}
+
+// stringsSize is how many bytes the strings take, each with its NUL.
+func stringsSize(list []string) uint32 {
+	n := 0
+	for _, s := range list {
+		n += len(s) + 1
+	}
+	return uint32(n)
 }
 
 // stdio tells whether fd is an open stdin, stdout or stderr. There are no others yet.
@@ -226,7 +234,7 @@ func fdRead(g *Guest, a *Args) Errno {
 	if !g.fits(a.u32(3), 4) {
 		return EFAULT
 	}
-	input, n := g.Call.Request().Input, 0
+	input, n := g.input(), 0
 	for _, b := range bufs {
 		n += copy(b, input[g.read+n:])
 	}
@@ -236,9 +244,10 @@ func fdRead(g *Guest, a *Args) Errno {
 }
 
 // fdWrite takes stdout, which is the output as long as none was written through the host
-// interface, and stderr, which is log.
+// interface, and stderr, which is log. During initialisation it takes both for the
+// uploader.
 //
-// EFBIG: stdout exceeds the output limit.
+// EFBIG: stdout would exceed the output limit; nothing of it is taken.
 func fdWrite(g *Guest, a *Args) Errno {
 	fd := a.u32(0)
 	if fd == 0 || !g.stdio(fd) {
@@ -254,15 +263,21 @@ func fdWrite(g *Guest, a *Args) Errno {
 	n := 0
 	for _, b := range bufs {
 		n += len(b)
+	}
+	isOutput := g.Init == nil && fd == 1 && !g.explicit
+	if isOutput && len(g.stdout)+n > g.Limits.OutputMax {
+		return EFBIG
+	}
+	for _, b := range bufs {
 		switch {
-		case fd == 2:
-			g.Log.Write(call.Stderr, b)
-		case g.explicit:
-			g.Log.Write(call.Stdout, b)
-		case len(g.stdout)+len(b) > g.Limits.OutputMax:
-			return EFBIG
-		default:
+		case isOutput:
 			g.stdout = append(g.stdout, b...)
+		case g.Init != nil:
+			g.Init.print(b)
+		case fd == 1:
+			g.Log.Write(call.Stdout, b)
+		default:
+			g.Log.Write(call.Stderr, b)
 		}
 	}
 	g.putU32(a.u32(3), uint32(n))
@@ -282,7 +297,7 @@ func procExit(g *Guest, a *Args) Errno {
 	return Success
 }
 
-// randomGet fills from the kernel.
+// randomGet fills a buffer; see Guest.random.
 func randomGet(g *Guest, a *Args) Errno {
 	b, ok := g.bytes(a.u32(0), a.u32(1))
 	if !ok {
@@ -294,7 +309,7 @@ func randomGet(g *Guest, a *Args) Errno {
 			return EAGAIN
 		}
 		piece := b[:min(len(b), 1<<20)]
-		if err := linux.Random(piece); err != nil {
+		if err := g.random(piece); err != nil {
 			return EIO
 		}
 		b = b[len(piece):]
@@ -379,21 +394,40 @@ func pollOneoff(g *Guest, a *Args) Errno {
 // wait for it.
 func (g *Guest) clockWait(b []byte) (time.Duration, Errno) {
 	id, timeout, flags := le.Uint32(b), le.Uint64(b[8:]), le.Uint16(b[24:])
-	wait := time.Duration(min(timeout, math.MaxInt64))
-	if flags&clockAbsolute == 0 {
-		return wait, Success
+	if flags&clockAbsolute != 0 {
+		now, ok := g.now(id)
+		if !ok {
+			return 0, EINVAL
+		}
+		timeout -= min(timeout, now)
 	}
-	switch id {
-	case clockRealtime:
-		return max(0, wait-time.Duration(time.Now().UnixNano())), Success
-	case clockMonotonic:
-		return max(0, wait-g.Instance.Elapsed()), Success
-	}
-	return 0, EINVAL
+	return time.Duration(min(timeout, math.MaxInt64)), Success
 }
 
-// sleep blocks for d or until the call is cancelled.
+// now is what one of the guest's clocks shows, in nanoseconds.
+func (g *Guest) now(id uint32) (uint64, bool) {
+	switch id {
+	case clockRealtime:
+		if g.Init != nil {
+			return logicalEpoch + uint64(g.Instance.Elapsed()), true
+		}
+		return uint64(time.Now().UnixNano()), true
+	case clockMonotonic:
+		return uint64(g.Instance.Elapsed()), true
+	}
+	return 0, false
+}
+
+// logicalEpoch is when the logical realtime clock begins, 2020-01-01, as in engine.c.
+const logicalEpoch = 1_577_836_800 * uint64(time.Second)
+
+// sleep blocks for d or until the call is cancelled. During initialisation time passes
+// without anyone waiting for it.
 func (g *Guest) sleep(d time.Duration) {
+	if g.Init != nil {
+		g.Instance.AdvanceClock(d)
+		return
+	}
 	g.block(false, func() {
 		t := time.NewTimer(d)
 		defer t.Stop()
