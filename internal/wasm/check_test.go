@@ -18,11 +18,12 @@ import (
 //
 //	wat2wasm --enable-tail-call --debug-names gates.wat -o gates.wasm
 //	wat2wasm --debug-names module.wat -o module.wasm
+//	wat2wasm --debug-names state.wat -o state.wasm
 //	clang-19 --target=wasm32-wasi -O3 -ffast-math -msimd128 -mbulk-memory -mtail-call -s sort.c -o sort.wasm
 //
 // opcodes.wasm was written by the generators of opcode_test.go, and opcodes.txt is what
 // wasm-objdump -d of wabt 1.0.32 reads in it: each instruction's offset, length and name.
-var fixtures = []string{"gates.wasm", "module.wasm", "opcodes.wasm", "sort.wasm"}
+var fixtures = []string{"gates.wasm", "module.wasm", "opcodes.wasm", "sort.wasm", "state.wasm"}
 
 func fixture(t testing.TB, name string) []byte {
 	t.Helper()
@@ -38,6 +39,7 @@ func TestFixtures_rebuild(t *testing.T) {
 	for _, command := range []string{
 		"wat2wasm --enable-tail-call --debug-names gates.wat -o gates.wasm",
 		"wat2wasm --debug-names module.wat -o module.wasm",
+		"wat2wasm --debug-names state.wat -o state.wasm",
 		"clang-19 --target=wasm32-wasi -O3 -ffast-math -msimd128 -mbulk-memory -mtail-call -s sort.c -o sort.wasm",
 	} {
 		args := strings.Fields(command)
@@ -87,7 +89,8 @@ func must(t *testing.T, bin []byte) *Prepared {
 }
 
 // checkPrepared reads a prepared module back, and says where it is not the upload with
-// nothing done to it but what Prepare promises.
+// nothing done to it but what Prepare promises, or that the engine takes one and not the
+// other.
 func checkPrepared(upload []byte, p *Prepared) error {
 	var before module
 	after := module{prepared: true}
@@ -99,7 +102,17 @@ func checkPrepared(upload []byte, p *Prepared) error {
 	}
 
 	// What must be as it was.
+	added, err := checkDrops(&before, &after, p)
+	if err != nil {
+		return err
+	}
 	for _, id := range []sectionID{secType, secImport, secFunction, secTable, secGlobal, secElement} {
+		if n := added[id]; n > 0 {
+			if err := checkExtended(before.sections[id], after.sections[id], n); err != nil {
+				return fmt.Errorf("%s section: %w", sectionNames[id], err)
+			}
+			continue
+		}
 		if !bytes.Equal(before.sections[id], after.sections[id]) {
 			return fmt.Errorf("%s section changed", sectionNames[id])
 		}
@@ -153,7 +166,7 @@ func checkPrepared(upload []byte, p *Prepared) error {
 	} else if p.Memory.Export != before.memory.Export {
 		return fmt.Errorf("memory export %q, want %q", p.Memory.Export, before.memory.Export)
 	}
-	mutable := 0
+	mutable := added[secGlobal]
 	for _, g := range before.globals {
 		if g.mutable {
 			mutable++
@@ -180,6 +193,19 @@ func checkPrepared(upload []byte, p *Prepared) error {
 			return err
 		}
 	}
+	if err := checkFuncs(&before, p.Funcs); err != nil {
+		return err
+	}
+	for _, f := range p.Funcs {
+		if err := reach(f.Export, ExternFunc, f.Index); err != nil {
+			return err
+		}
+	}
+	if p.Drop != "" {
+		if err := reach(p.Drop, ExternFunc, uint32(len(after.funcs)-1)); err != nil {
+			return err
+		}
+	}
 	if len(reserved) > 0 {
 		return fmt.Errorf("exports that nothing asks for: %v", reserved)
 	}
@@ -190,7 +216,10 @@ func checkPrepared(upload []byte, p *Prepared) error {
 	if err := checkData(&before, &after); err != nil {
 		return err
 	}
-	return checkGates(upload, p.Code)
+	if err := checkGates(upload, p.Code); err != nil {
+		return err
+	}
+	return engineAccepts(upload, p)
 }
 
 // checkData compares the data sections: nothing if code names no segment, and else the

@@ -24,7 +24,11 @@ func (m *module) constExpr(r *reader, want ValType) Value {
 		case opRefNull:
 			v = Value{Type: r.heapType(), Null: true}
 		case opRefFunc:
-			v = Value{Type: FuncRef, Lo: uint64(r.index("function", len(m.funcs)))}
+			f := r.index("function", len(m.funcs))
+			if r.err == nil {
+				m.refer(f)
+			}
+			v = Value{Type: FuncRef, Lo: uint64(f)}
 		case opGlobalGet:
 			g := r.index("global", len(m.globals))
 			if r.err != nil {

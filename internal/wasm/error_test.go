@@ -264,7 +264,7 @@ func TestPrepare_limits(t *testing.T) {
 			"100001 imports; at most 100000 are allowed"},
 		{"functions with imports", func(n int) []byte {
 			return binaryOf(noType, section(secImport, vec(cat("", "", 0, 0))), many(secFunction, n-1, raw(0)), many(secCode, n-1, code()))
-		}, maxFuncs, "1000000 functions; at most 999999 are allowed"},
+		}, maxFuncs, "999997 functions; at most 999996 are allowed"},
 		{"globals", func(n int) []byte { return binaryOf(many(secGlobal, n, cat(I32, 1, raw(0x41, 0, 0x0b)))) }, maxGlobals,
 			"100001 globals; at most 100000 are allowed"},
 		{"exports", exports, maxExports, "100001 exports; at most 100000 are allowed"},
@@ -275,8 +275,16 @@ func TestPrepare_limits(t *testing.T) {
 				section(secElement, vec(cat(1, 0, 10, make([]byte, 10)), cat(1, 0, n-10, make([]byte, n-10)))),
 				section(secCode, vec(code())))
 		}, maxElems, "9999991 elements; at most 9999990 are allowed"},
+		{"functions to refer to", func(n int) []byte {
+			all := make([][]byte, n)
+			for i := range all {
+				all[i] = cat(i)
+			}
+			return binaryOf(noType, many(secFunction, n, raw(0)), section(secTable, vec(cat(FuncRef, 0, 0))),
+				section(secElement, vec(cat(1, 0, vec(all...)))), section(secCode, n, code(raw(0x26, 0)), bytes.Repeat(code(), n-1)))
+		}, maxReferable, "500001 functions that references can refer to, and references change; at most 500000 are allowed"},
 		{"data segments", func(n int) []byte { return binaryOf(many(secData, n, cat(1, ""))) }, maxDataSegments,
-			"1000001 data segments; at most 1000000 are allowed"},
+			"100001 data segments; at most 100000 are allowed"},
 		{"nesting", func(n int) []byte { return nested(n - 1) }, maxNesting,
 			"more than 50000 blocks inside one another"},
 		{"name", func(n int) []byte { return binaryOf(customSection(strings.Repeat("a", n))) }, maxNameBytes,

@@ -27,18 +27,23 @@ type body struct {
 
 	entry bool // a gate stands before the first instruction
 	gates int  // how many of module.gates are this body's
+	drops int  // how many of module.drops are this body's
+
+	// Of the gates, bulkCalls become one call with the instruction that they stand before;
+	// see bulk.go. Those instructions have bulkBytes.
+	bulkCalls, bulkBytes int
 }
 
 // A scanner walks the code of one function and finds where gates must stand, so that a
 // guest that runs passes one in bounded time, whatever its code is.
 //
 // Gates stand at the head of every loop, at the entry of every function that calls, and
-// right before every bulk instruction. For code of neither kind there is one wherever a
-// path has run maxUngated since its last gate, and at the entry of a function that does
+// right before every bulk instruction, but for small ones of a constant size, which are
+// weighed as a call. For code of neither kind there is one wherever a path has run maxUngated since its last gate, and at the entry of a function that does
 // not call if some path in it weighs more than callWeight between gates.
 //
 // The bound this gives: take a stretch of execution in which no gate is passed. At most
-// one bulk instruction is in it, at its start. A function that is entered in it has no
+// one bulk instruction is in it, at its start, or two pieces of one. A function that is entered in it has no
 // gate at its entry, so it calls nothing, and what it runs is no more than the callWeight
 // charged to its caller. All else is run by activations that were on the stack when the
 // stretch began; each runs forward only, at most maxUngated. So a stretch is no longer
@@ -55,6 +60,8 @@ type scanner struct {
 	run      weight
 	heaviest weight // greatest run so far
 	calls    bool
+
+	bulkCalls, bulkBytes int // see body
 }
 
 // unreached is so far below zero that no body's weight brings it back above.
@@ -69,8 +76,16 @@ type frame struct {
 
 // gateAt puts a gate before the instruction at offset at.
 func (s *scanner) gateAt(at int) {
-	s.m.gates = append(s.m.gates, uint32(at))
+	if !s.gated(at) {
+		s.m.gates = append(s.m.gates, uint32(at))
+	}
 	s.run = 0
+}
+
+// gated reports whether the last gate stands before the instruction at offset at.
+func (s *scanner) gated(at int) bool {
+	n := len(s.m.gates)
+	return n > 0 && s.m.gates[n-1] == uint32(at)
 }
 
 func (s *scanner) push(kind immediate) {
@@ -90,10 +105,14 @@ func (s *scanner) label(r *reader) {
 // scan reads the instructions of a body from r, to its end.
 func (s *scanner) scan(r *reader) {
 	s.frames, s.run, s.heaviest, s.calls = s.frames[:0], 0, 0, false
+	s.bulkCalls, s.bulkBytes = 0, 0
 	s.push(immBlock)
-	for len(s.frames) > 0 {
-		at := r.pos
+	for at, before := r.pos, r.pos; len(s.frames) > 0; at, before = r.pos, at {
 		op, o := r.opcode()
+		moves := op == opMemoryCopy || op == opMemoryFill
+		if moves && before < at && s.m.isSmall(before) {
+			o.weight = callWeight
+		}
 		if o.weight == bulk {
 			s.gateAt(at)
 			o.weight = plain
@@ -154,13 +173,23 @@ func (s *scanner) scan(r *reader) {
 			s.noteTable(op, r.index("table", len(s.m.tables)), r)
 			r.index("table", len(s.m.tables))
 		case immElemTable:
-			r.index("element segment", s.m.elemSegments)
+			s.m.elemIndex(r)
 			s.noteTable(op, r.index("table", len(s.m.tables)), r)
+		case immElem:
+			s.noteDrop(at, elemRef(s.m.elemIndex(r)))
+		case immData:
+			s.noteDrop(at, dataRef(s.m.dataIndex(r)))
 		default:
 			s.m.skip(r, o.imm)
 		}
 		if r.err != nil {
 			return
+		}
+		if moves && s.gated(at) {
+			s.bulkCalls++
+			s.bulkBytes += r.pos - at
+			s.m.copies = s.m.copies || op == opMemoryCopy
+			s.m.fills = s.m.fills || op == opMemoryFill
 		}
 		if len(s.frames) > maxNesting {
 			r.fail(at, "more than %d blocks inside one another", maxNesting)
@@ -194,7 +223,11 @@ func (s *scanner) noteTable(op, table uint32, r *reader) {
 	}
 }
 
-// skip reads the immediates of an instruction that matters to no gate and no table.
+func (s *scanner) noteDrop(at int, segment segmentRef) {
+	s.m.drops = append(s.m.drops, drop{at: uint32(at), segment: segment})
+}
+
+// skip reads the immediates of an instruction that matters to no gate, table or segment.
 func (m *module) skip(r *reader, imm immediate) {
 	switch imm {
 	case immSelect:
@@ -205,10 +238,6 @@ func (m *module) skip(r *reader, imm immediate) {
 		r.u32()
 	case immGlobal:
 		r.index("global", len(m.globals))
-	case immElem:
-		r.index("element segment", m.elemSegments)
-	case immData:
-		m.dataIndex(r)
 	case immDataMemory:
 		m.dataIndex(r)
 		m.memoryIndex(r)
@@ -241,6 +270,9 @@ func (m *module) skip(r *reader, imm immediate) {
 	}
 }
 
+// emptyBlock is the type of a block that takes and leaves nothing.
+const emptyBlock = 0x40
+
 // blockType reads a block type: nothing, one value type, or the index of a type.
 func (m *module) blockType(r *reader) {
 	if r.left() == 0 {
@@ -248,9 +280,9 @@ func (m *module) blockType(r *reader) {
 		return
 	}
 	switch c := r.file[r.pos]; {
-	case c == 0x40:
+	case c == emptyBlock:
 		r.pos++
-	case c > 0x40 && c < 0x80:
+	case c > emptyBlock && c < 0x80:
 		r.valType()
 	default:
 		at := r.pos
@@ -262,13 +294,15 @@ func (m *module) blockType(r *reader) {
 
 // dataIndex reads the index of a data segment. The data section comes after the code, so
 // the data count section must have told how many there are.
-func (m *module) dataIndex(r *reader) {
+func (m *module) dataIndex(r *reader) uint32 {
 	m.usesData = true
 	if !m.hasDataCount {
 		r.fail(r.pos, "data segment named in code, but the module has no data count section")
 	}
-	r.index("data segment", m.dataCount)
+	return r.index("data segment", m.dataCount)
 }
+
+func (m *module) elemIndex(r *reader) uint32 { return r.index("element segment", len(m.elemSegments)) }
 
 func (m *module) memoryIndex(r *reader) {
 	at := r.pos
@@ -326,14 +360,15 @@ func (m *module) codeSection(r *reader) {
 		b.begin, b.end = c.pos, len(c.file)
 		m.locals(&c)
 		b.code = c.pos
-		before := len(m.gates)
+		gates, drops := len(m.gates), len(m.drops)
 		s.scan(&c)
 		if c.err != nil {
 			r.err = c.err
 			return
 		}
 		b.entry = s.calls || s.heaviest > callWeight
-		b.gates = len(m.gates) - before
+		b.bulkCalls, b.bulkBytes = s.bulkCalls, s.bulkBytes
+		b.gates, b.drops = len(m.gates)-gates, len(m.drops)-drops
 		if n := b.newSize(); n > maxBodyBytes {
 			r.fail(b.begin, "code of %d bytes, gates included; at most %d are allowed", n, maxBodyBytes)
 			return
@@ -364,31 +399,39 @@ func (b body) gateCount() int {
 	return b.gates
 }
 
-// newSize returns the length of b as Faaslets run it.
-func (b body) newSize() int { return b.end - b.begin + len(gate)*b.gateCount() }
+// newSize returns the length of b as Faaslets run it. Until trackDrops has forgotten what
+// needs no mark it is an upper bound.
+func (b body) newSize() int {
+	return b.end - b.begin - b.bulkBytes + bulkCallLen*b.bulkCalls + len(gate)*(b.gateCount()-b.bulkCalls) + markLen*b.drops
+}
+
+// changes reports whether b differs from what was uploaded.
+func (b body) changes() bool { return b.gateCount() > 0 || b.drops > 0 }
 
 // codeSize returns the length of what appendCode appends, and how many gates are in it.
 func (m *module) codeSize() (size, gates int) {
-	size = uvarintLen(len(m.bodies))
+	size = uvarintLen(len(m.bodies) + len(m.added))
+	for _, code := range m.added {
+		size += uvarintLen(len(code)) + len(code)
+	}
 	for _, b := range m.bodies {
-		n := b.gateCount()
-		gates += n
-		if n == 0 {
-			size += b.end - b.size
-		} else {
+		gates += b.gateCount()
+		if b.changes() {
 			size += uvarintLen(b.newSize()) + b.newSize()
+		} else {
+			size += b.end - b.size
 		}
 	}
 	return size, gates
 }
 
-// appendCode appends the content of the code section as Faaslets run it. A body without
-// a gate is copied as it is, its size included.
+// appendCode appends the content of the code section as Faaslets run it. A body
+// that does not change is copied as it is, its size included.
 func (m *module) appendCode(out []byte) []byte {
-	out = binary.AppendUvarint(out, uint64(len(m.bodies)))
-	gates := m.gates
+	out = binary.AppendUvarint(out, uint64(len(m.bodies)+len(m.added)))
+	gates, drops := m.gates, m.drops
 	for _, b := range m.bodies {
-		if b.gateCount() == 0 {
+		if !b.changes() {
 			out = append(out, m.file[b.size:b.end]...)
 			continue
 		}
@@ -398,13 +441,34 @@ func (m *module) appendCode(out []byte) []byte {
 			out = append(out, gate...)
 		}
 		from := b.code
-		for _, at := range gates[:b.gates] {
+		copyTo := func(at uint32) {
 			out = append(out, m.file[from:at]...)
-			out = append(out, gate...)
 			from = int(at)
 		}
+		gatesTo := func(end int) {
+			for len(gates) > 0 && int(gates[0]) <= end {
+				copyTo(gates[0])
+				if index, behind, ok := m.bulkAt(gates[0]); ok {
+					out = appendIndex(append(out, opCall), index)
+					from = behind
+				} else {
+					out = append(out, gate...)
+				}
+				gates = gates[1:]
+			}
+		}
+		for _, d := range drops[:b.drops] {
+			gatesTo(int(d.at))
+			copyTo(d.at)
+			out = appendMark(out, m.flags[d.segment])
+		}
+		gatesTo(b.end)
 		out = append(out, m.file[from:b.end]...)
-		gates = gates[b.gates:]
+		drops = drops[b.drops:]
+	}
+	for _, code := range m.added {
+		out = binary.AppendUvarint(out, uint64(len(code)))
+		out = append(out, code...)
 	}
 	return out
 }

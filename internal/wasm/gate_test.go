@@ -17,18 +17,21 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "rewrite the golden files in testdata")
 
-// instruction is one instruction of a prepared body, or a whole gate.
+// instruction is one instruction of a prepared body, or a whole gate or mark.
 type instruction struct {
 	begin, end int // offsets in the file
 	op         uint32
 	operation
 	gate   bool
-	labels []int // of a branch: the instructions it may go to
-	next   bool  // whether the instruction behind it may follow
+	mark   bool
+	moves  bool   // the call of a function of bulk.go
+	index  uint32 // the flag of a mark, the segment of a drop, the function of a call
+	labels []int  // of a branch: the instructions it may go to
+	next   bool   // whether the instruction behind it may follow
 }
 
-// disassemble reads a body of a prepared module.
-func disassemble(m *module, b body) []instruction {
+// disassemble reads a body of a prepared module, made from the module before.
+func disassemble(before, m *module, b body) []instruction {
 	var list []instruction
 	type open struct {
 		imm   immediate
@@ -46,6 +49,15 @@ func disassemble(m *module, b body) []instruction {
 			in.end, in.gate = r.pos, true
 			list = append(list, in)
 			continue
+		}
+		if rest := r.file[r.pos:]; bytes.HasPrefix(rest, raw(opI32Const, 1, opGlobalSet)) {
+			global := reader{file: rest, pos: 3}
+			if in.index = global.u32(); int(in.index) >= len(before.globals) {
+				r.pos += global.pos
+				in.end, in.mark = r.pos, true
+				list = append(list, in)
+				continue
+			}
 		}
 		branch := func(depth uint32) {
 			o := &stack[len(stack)-1-int(depth)]
@@ -90,16 +102,31 @@ func disassemble(m *module, b body) []instruction {
 			in.next = false
 		case immLeave:
 			in.next = false
+		case immElem, immData:
+			in.index = immediates.u32()
 		case immCall, immCallIndirect:
 			in.next = in.op != opReturnCall && in.op != opReturnCallIndirect
+			if in.op == opCall {
+				in.index = immediates.u32()
+				in.moves = int(in.index) >= len(before.funcs)
+			}
 		}
 		list = append(list, in)
 	}
 	return list
 }
 
+// addedBodies are what is called in place of an instruction.
+var addedBodies = map[uint32][]byte{opMemoryCopy: copyBody, opMemoryFill: fillBody}
+
+// addedBody returns the body of a function of a prepared module.
+func addedBody(m *module, index uint32) []byte {
+	b := m.bodies[int(index)-len(m.imports)]
+	return m.file[b.begin:b.end]
+}
+
 // checkGates compares a prepared module with the upload. It says what is wrong: bodies
-// that differ by more than gates, loops or bulk instructions or calls that lack a gate,
+// that differ by more than gates and marks, loops or bulk instructions or calls that lack a gate,
 // and paths without a gate that are too long.
 //
 // It finds the longest paths by going backwards over a control flow graph, where the
@@ -113,11 +140,12 @@ func checkGates(upload, prepared []byte) error {
 	if err := after.parse(prepared); err != nil {
 		return fmt.Errorf("parse the prepared module: %w", err)
 	}
-	if len(before.bodies) != len(after.bodies) {
+	if len(before.bodies) > len(after.bodies) {
 		return fmt.Errorf("%d bodies became %d", len(before.bodies), len(after.bodies))
 	}
-	for f, b := range after.bodies {
-		list := disassemble(&after, b)
+	moved := map[uint32]bool{}
+	for f, b := range after.bodies[:len(before.bodies)] {
+		list := disassemble(&before, &after, b)
 		bad := func(i int, format string, args ...any) error {
 			return fmt.Errorf("body %d, instruction %d of %d: %s", f, i, len(list), fmt.Sprintf(format, args...))
 		}
@@ -129,10 +157,21 @@ func checkGates(upload, prepared []byte) error {
 		}
 		rest = rest[len(locals):]
 		for i, in := range list {
-			if in.gate {
+			if in.gate || in.mark {
 				continue
 			}
 			code := after.file[in.begin:in.end]
+			if in.moves {
+				// It stands for a gate and the instruction.
+				r := reader{file: rest}
+				op, _ := next(&before, &r)
+				if want := addedBodies[op]; want == nil || !bytes.Equal(addedBody(&after, in.index), want) {
+					return bad(i, "call of %d, added, for an instruction %x", in.index, rest[:r.pos])
+				}
+				moved[in.index] = true
+				rest = rest[r.pos:]
+				continue
+			}
 			if !bytes.HasPrefix(rest, code) {
 				return bad(i, "%x differs from the upload's %x", code, rest[:min(len(rest), len(code))])
 			}
@@ -146,7 +185,7 @@ func checkGates(upload, prepared []byte) error {
 		path := make([]weight, len(list)+1)
 		for i := len(list) - 1; i >= 0; i-- {
 			in := list[i]
-			if in.gate {
+			if in.gate || in.moves {
 				path[i] = 0
 				if path[i+1] > maxUngated {
 					return bad(i, "a path of %d follows without a gate", path[i+1])
@@ -159,26 +198,36 @@ func checkGates(upload, prepared []byte) error {
 			for _, to := range in.labels {
 				if to <= i {
 					to++ // behind the loop
-					if !list[to].gate {
+					if !list[to].gate && !list[to].moves {
 						return bad(i, "goes back to where no gate is")
 					}
 				}
 				path[i] = max(path[i], path[to])
 			}
-			if in.weight == bulk {
+			switch {
+			case in.op == opMemoryCopy || in.op == opMemoryFill:
+				if i == 0 || list[i-1].op != opI32Const || list[i-1].gate || list[i-1].mark {
+					return bad(i, "stays, and its length is no constant")
+				}
+				length := reader{file: after.file, pos: list[i-1].begin + 1}
+				if n := uint32(length.signed(32)); n > 4096 {
+					return bad(i, "stays, and its length is %d", n)
+				}
+				path[i] += callWeight
+			case in.weight == bulk:
 				if i == 0 || !list[i-1].gate {
 					return bad(i, "bulk instruction without a gate")
 				}
 				path[i] += plain
-			} else {
+			default:
 				path[i] += in.weight
 			}
-			if in.imm == immLoop && !list[i+1].gate {
+			if in.imm == immLoop && !list[i+1].gate && !list[i+1].moves {
 				return bad(i, "loop without a gate")
 			}
 		}
 		calls := slices.ContainsFunc(list, func(in instruction) bool {
-			return (in.imm == immCall || in.imm == immCallIndirect) && in.op != opRefFunc
+			return (in.imm == immCall || in.imm == immCallIndirect) && in.op != opRefFunc && !in.moves
 		})
 		if !list[0].gate && calls {
 			return bad(0, "function calls, but has no gate at its entry")
@@ -187,32 +236,51 @@ func checkGates(upload, prepared []byte) error {
 			return bad(0, "a path of %d begins at an entry without a gate", path[0])
 		}
 	}
+	want := len(before.bodies) + len(moved)
+	if len(after.globals) > len(before.globals) {
+		want++ // drops segments again; see checkDrops
+	}
+	if got := len(after.bodies); got != want {
+		return fmt.Errorf("%d bodies, want %d", got, want)
+	}
 	return nil
 }
 
 // dump writes the bodies of a prepared module as text.
-func dump(t *testing.T, p *Prepared) string {
+func dump(t *testing.T, upload []byte, p *Prepared) string {
 	t.Helper()
 	names := opcodeNames(t)
+	var before module
+	if err := before.parse(upload); err != nil {
+		t.Fatalf("parse the upload: %v", err)
+	}
 	m := module{prepared: true}
 	if err := m.parse(p.Code); err != nil {
 		t.Fatalf("parse the prepared module: %v", err)
 	}
 	var out strings.Builder
-	for i, b := range m.bodies {
+	for i, b := range m.bodies[:len(before.bodies)] {
 		index := len(m.imports) + i
 		fmt.Fprintf(&out, "function %d %s\n", index, p.FuncName(uint32(index)))
 		if locals := m.file[b.begin:b.code]; !bytes.Equal(locals, raw(0)) {
 			fmt.Fprintf(&out, "  locals %x\n", locals)
 		}
 		depth := 1
-		for _, in := range disassemble(&m, b) {
+		for _, in := range disassemble(&before, &m, b) {
 			if in.imm == immEnd || in.imm == immElse {
 				depth--
 			}
 			out.WriteString(strings.Repeat("  ", max(depth, 1)))
 			if in.gate {
 				out.WriteString("gate\n")
+			} else if in.moves {
+				what := "memory.fill"
+				if bytes.Equal(addedBody(&m, in.index), copyBody) {
+					what = "memory.copy"
+				}
+				out.WriteString("gate and " + what + " in pieces\n")
+			} else if in.mark {
+				fmt.Fprintf(&out, "mark %d\n", in.index)
 			} else {
 				opcode := reader{file: m.file, pos: in.begin}
 				opcode.opcode()
@@ -229,9 +297,10 @@ func dump(t *testing.T, p *Prepared) string {
 
 // TestPrepare_gates compares the code of testdata/gates.wat, prepared, with a golden text.
 func TestPrepare_gates(t *testing.T) {
-	p := must(t, fixture(t, "gates.wasm"))
+	bin := fixture(t, "gates.wasm")
+	p := must(t, bin)
 	golden := filepath.Join("testdata", "gates.txt")
-	got := dump(t, p)
+	got := dump(t, bin, p)
 	if *rewrite {
 		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
@@ -244,7 +313,7 @@ func TestPrepare_gates(t *testing.T) {
 	if diff := cmp.Diff(string(want), got); diff != "" {
 		t.Errorf("prepared code (-want +got):\n%s", diff)
 	}
-	if got, want := p.Stats.Gates, strings.Count(got, "gate\n"); got != want {
+	if got, want := p.Stats.Gates, strings.Count(got, "gate"); got != want {
 		t.Errorf("Stats.Gates is %d, %d are in the code", got, want)
 	}
 	if got, want := p.Stats.Loops, strings.Count(got, "loop "); got != want {

@@ -10,14 +10,15 @@ const (
 	maxTypes          = 100_000
 	maxParams         = 1_000 // of one function type; as many results
 	maxImports        = 100_000
-	maxFuncs          = 1_000_000 // imported and defined
+	maxFuncs          = 999_997 // imported and defined; Prepare adds up to three
 	maxTables         = 16
 	maxTableElems     = 10_000_000 // initial elements, all tables together
 	maxGlobals        = 100_000
 	maxExports        = 100_000
 	maxElemSegments   = 100_000
 	maxElems          = 10_000_000 // all element segments together
-	maxDataSegments   = 1_000_000  // Go's linker writes tens of thousands
+	maxDataSegments   = 100_000    // Go's linker writes tens of thousands
+	maxReferable      = 500_000    // functions in Prepared.Funcs; the engine takes 1,000,000 exports in all
 	maxLocals         = 50_000     // of one function, parameters included
 	maxBodyBytes      = 7_654_321  // of one function, gates included
 	maxNesting        = 50_000     // blocks open at once in one function

@@ -2,6 +2,7 @@ package wasm
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 )
 
@@ -56,16 +57,29 @@ type module struct {
 	exportEntries []byte // the export section behind its count
 	start         uint32
 	hasStart      bool
-	elemSegments  int
-	elems         int // in all element segments
+	elemSegments  []bool // whether each is passive
+	elems         int    // in all element segments
 	dataCount     int
 	hasDataCount  bool
 	bodies        []body
 	data          []dataSegment
 	usesData      bool // some code names a data segment
 
+	// referable says of each function whether a reference to it can exist; nil if none
+	// can. See Prepared.Funcs.
+	referable []bool
+
 	gates []uint32 // see scanner
 	loops int
+
+	drops []drop
+	flags map[segmentRef]uint32 // see trackDrops
+
+	copies, fills bool // some code calls copyFunc, fillFunc
+
+	// Functions that are added, and their indices; 0 for those that are not.
+	added                        [][]byte
+	copyFunc, fillFunc, dropFunc uint32
 
 	// prepared admits what only Prepare writes: the gate memory, gates, and reserved
 	// names. Prepare never sets it; the tests read Prepare's output back with it.
@@ -178,6 +192,9 @@ func (m *module) agree(r *reader) {
 	if m.hasDataCount && len(m.data) != m.dataCount {
 		r.fail(end, "data count section announces %d segments, data section has %d", m.dataCount, len(m.data))
 	}
+	if n := len(m.referred()); n > maxReferable {
+		r.fail(end, "%d functions that references can refer to, and references change; at most %d are allowed", n, maxReferable)
+	}
 }
 
 // section reads the content of a section, all of r.
@@ -229,13 +246,16 @@ func (m *module) customSection(r *reader) {
 	r.bytes(uint32(r.left()))
 }
 
+// funcForm begins a function type.
+const funcForm = 0x60
+
 func (m *module) typeSection(r *reader) {
 	n := r.count("types", maxTypes)
 	m.types = make([]FuncType, 0, n)
 	for range n {
 		at := r.pos
 		switch form := r.byte(); form {
-		case 0x60:
+		case funcForm:
 		case 0x4e, 0x4f, 0x50, 0x5e, 0x5f:
 			r.fail(at, "type form %#x is of the garbage collection proposal, which is not supported", form)
 		default:
@@ -472,6 +492,7 @@ func (m *module) exportSection(r *reader) {
 			e.Index = r.index("function", len(m.funcs))
 			if r.err == nil {
 				e.Type = m.types[m.funcs[e.Index]]
+				m.refer(e.Index)
 			}
 		case ExternTable:
 			e.Index = r.index("table", len(m.tables))
@@ -511,6 +532,7 @@ func (m *module) startSection(r *reader) {
 // fills the tables of each new instance from them.
 func (m *module) elementSection(r *reader) {
 	n := r.count("element segments", maxElemSegments)
+	m.elemSegments = make([]bool, 0, n)
 	for range n {
 		at := r.pos
 		flags := r.u32()
@@ -543,8 +565,8 @@ func (m *module) elementSection(r *reader) {
 		for i := 0; i < count && r.err == nil; i++ {
 			if exprs {
 				m.constExpr(r, typ)
-			} else {
-				r.index("function", len(m.funcs))
+			} else if f := r.index("function", len(m.funcs)); r.err == nil {
+				m.refer(f)
 			}
 		}
 		if r.err != nil {
@@ -561,6 +583,30 @@ func (m *module) elementSection(r *reader) {
 			}
 		}
 		m.elems += count
+		m.elemSegments = append(m.elemSegments, flags&3 == 1)
 	}
-	m.elemSegments = n
+}
+
+// refer notes that a reference to function f can exist.
+func (m *module) refer(f uint32) {
+	if m.referable == nil {
+		m.referable = make([]bool, len(m.funcs))
+	}
+	m.referable[f] = true
+}
+
+// referred returns the functions of Prepared.Funcs.
+func (m *module) referred() []uint32 {
+	table := func(t tableDef) bool { return t.typ == FuncRef && t.changes }
+	global := func(g globalDef) bool { return g.typ == FuncRef && g.mutable }
+	if !slices.ContainsFunc(m.tables, table) && !slices.ContainsFunc(m.globals, global) {
+		return nil
+	}
+	var funcs []uint32
+	for i, can := range m.referable {
+		if can {
+			funcs = append(funcs, uint32(i))
+		}
+	}
+	return funcs
 }

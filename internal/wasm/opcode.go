@@ -59,6 +59,9 @@ const (
 	// its gates. At one gate in a thousand instructions the gates cost nothing.
 	maxUngated weight = 1024
 
+	// A drop is weighed with the mark that may stand before it; see appendMark.
+	dropWeight weight = 3
+
 	// bulk instructions take as long as the memory or table is large. Each has a gate of
 	// its own.
 	bulk weight = -1
@@ -91,10 +94,13 @@ func opTable(size int, ranges []opRange) []operation {
 
 // Opcodes that are asked for by number. Behind a prefix, the prefix is in the upper half.
 const (
+	opIf                 = 0x04
 	opEnd                = 0x0b
+	opCall               = 0x10
 	opReturnCall         = 0x12
 	opReturnCallIndirect = 0x13
 	opGlobalGet          = 0x23
+	opGlobalSet          = 0x24
 	opTableSet           = 0x26
 	opI32Const           = 0x41
 	opI64Const           = 0x42
@@ -110,7 +116,11 @@ const (
 	opRefFunc            = 0xd2
 	prefixMisc           = 0xfc
 	prefixSIMD           = 0xfd
+	opDataDrop           = prefixMisc<<16 | 0x09
 	opTableInit          = prefixMisc<<16 | 0x0c
+	opMemoryCopy         = prefixMisc<<16 | 0x0a
+	opMemoryFill         = prefixMisc<<16 | 0x0b
+	opElemDrop           = prefixMisc<<16 | 0x0d
 	opTableCopy          = prefixMisc<<16 | 0x0e
 	opTableGrow          = prefixMisc<<16 | 0x0f
 	opTableFill          = prefixMisc<<16 | 0x11
@@ -158,11 +168,11 @@ var (
 	operationsMisc = opTable(0x12, []opRange{
 		{0x00, 0x07, operation{immNone, plain}},      // i32.trunc_sat_f32_s to i64.trunc_sat_f64_u
 		{0x08, 0x08, operation{immDataMemory, bulk}}, // memory.init
-		{0x09, 0x09, operation{immData, plain}},      // data.drop
+		{0x09, 0x09, operation{immData, dropWeight}}, // data.drop
 		{0x0a, 0x0a, operation{immMemoryPair, bulk}}, // memory.copy
 		{0x0b, 0x0b, operation{immMemory, bulk}},     // memory.fill
 		{0x0c, 0x0c, operation{immElemTable, bulk}},  // table.init
-		{0x0d, 0x0d, operation{immElem, plain}},      // elem.drop
+		{0x0d, 0x0d, operation{immElem, dropWeight}}, // elem.drop
 		{0x0e, 0x0e, operation{immTablePair, bulk}},  // table.copy
 		{0x0f, 0x0f, operation{immTable, bulk}},      // table.grow
 		{0x10, 0x10, operation{immTable, plain}},     // table.size

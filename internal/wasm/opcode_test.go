@@ -234,7 +234,7 @@ func next(m *module, r *reader) (uint32, operation) {
 	case immUnknown, immNone, immElse, immEnd, immLeave:
 	case immBlock, immLoop, immIf:
 		m.blockType(r)
-	case immBr, immBrIf, immTable, immCall:
+	case immBr, immBrIf, immTable, immCall, immElem, immData:
 		r.u32()
 	case immBrTable:
 		for n := r.u32() + 1; n > 0; n-- {

@@ -12,13 +12,37 @@ import "strconv"
 
 // Options says how to prepare a module. The zero value is what Faaslets need.
 type Options struct {
-	// NoGates leaves function bodies as they are, so that what gates cost can be
+	// NoGates puts no gates into function bodies, so that what gates cost can be
 	// measured. A guest prepared so can not be stopped. The gate memory is there
 	// all the same.
 	NoGates bool
 }
 
 // Prepared is a module that Faaslets can run. Nothing in it may be changed.
+//
+// # What a snapshot must hold
+//
+// The state of an instance, between two calls into it, is
+//
+//   - memory 0: its size and its bytes;
+//   - the mutable globals, in Globals. The immutable ones are constants, because no global
+//     can be imported;
+//   - the tables: size and elements, of those in Tables that change. A reference to a
+//     function is an entry of Funcs or null. One to something of the embedder's is null,
+//     as long as no import gives the guest any other;
+//   - which passive segments have been dropped. Nothing in an instance shows that, so each
+//     that some code drops has a flag: a global of type i32, among Globals, that is 0
+//     until then. Whoever restores a snapshot sets the globals and calls Drop if it is
+//     not "". Active and declared segments are dropped in every new instance.
+//
+// There is no more to WebAssembly 2.0 with tail calls and relaxed SIMD. The operand stack
+// and locals are gone when a call has returned; functions, types, exports and the bytes
+// of segments never change; the gate memory stays zero, and no guest can name it. That
+// the start function has run is not recorded: who restores must not call it again.
+//
+// Two things are the host's and may differ where a snapshot is restored: the bits of a
+// NaN that arithmetic gives, with what relaxed SIMD leaves open, and how far a memory or
+// table may grow. What the embedder itself keeps for an instance is not spoken of here.
 type Prepared struct {
 	// Code is the binary to compile. Its memory 0 is the guest's and its memory 1 is
 	// the gate, one page. It has no active data segments and no start function.
@@ -35,11 +59,26 @@ type Prepared struct {
 	Globals []Global // mutable ones
 	Tables  []Table  // all
 
+	// Funcs are the functions that a reference can refer to, by index, if references can
+	// change place: some code changes a table of functions, or there is a mutable global
+	// of type funcref. Else it is empty, as it is for what compilers of C, C++, Rust and
+	// Go emit.
+	//
+	// The list is complete. A reference comes from an element segment, a constant
+	// expression, an export that the embedder passes in, or ref.func in code; and code may
+	// name a function in ref.func only if one of the others names it too (C.refs in the
+	// specification, which the engine checks).
+	Funcs []FuncExport
+
 	// Start is the reserved name of the function that the upload's start section
 	// named; "" if there was none. The embedder calls it once an instance is made.
 	Start string
 
-	NumFuncs int // imported and defined
+	// Drop is the reserved name of a function () -> () that drops the segments whose flags
+	// are set; "" if no code drops a passive segment.
+	Drop string
+
+	NumFuncs int // imported and defined, in the upload
 	Stats    Stats
 
 	names []byte
@@ -49,7 +88,7 @@ type Prepared struct {
 type Stats struct {
 	Funcs           int // with a body
 	Loops           int
-	Gates           int // inserted
+	Gates           int // inserted, or begun with by what was
 	CodeBytesBefore int // of the code section
 	CodeBytesAfter  int
 }
@@ -58,6 +97,8 @@ type Stats struct {
 const (
 	memoryExport = reservedPrefix + "memory"
 	startExport  = reservedPrefix + "start"
+	dropExport   = reservedPrefix + "drop"
+	funcExport   = reservedPrefix + "func."   // and the index
 	globalExport = reservedPrefix + "global." // and the index
 	tableExport  = reservedPrefix + "table."  // and the index
 )
@@ -72,6 +113,8 @@ func Prepare(bin []byte, opts Options) (*Prepared, error) {
 	if opts.NoGates {
 		m.removeGates()
 	}
+	m.addBulk()
+	m.trackDrops()
 	p := &Prepared{
 		Image:    m.image(),
 		Imports:  m.imports,
@@ -98,9 +141,10 @@ func (p *Prepared) FuncExport(name string) (FuncType, bool) {
 func (p *Prepared) FuncName(index uint32) string { return funcName(p.names, index) }
 
 func (m *module) removeGates() {
-	m.gates = nil
+	m.gates, m.copies, m.fills = nil, false, false
 	for i := range m.bodies {
-		m.bodies[i].entry, m.bodies[i].gates = false, 0
+		b := &m.bodies[i]
+		b.entry, b.gates, b.bulkCalls, b.bulkBytes = false, 0, 0, 0
 	}
 }
 
@@ -141,6 +185,15 @@ func (m *module) reserve(p *Prepared) []Export {
 			Changes: t.changes,
 			Grows:   t.grows,
 		})
+	}
+	for _, i := range m.referred() {
+		p.Funcs = append(p.Funcs, FuncExport{
+			Index:  i,
+			Export: export(funcExport+strconv.Itoa(int(i)), ExternFunc, i),
+		})
+	}
+	if len(m.flags) > 0 {
+		p.Drop = export(dropExport, ExternFunc, m.dropFunc)
 	}
 	if m.hasStart {
 		p.Start = export(startExport, ExternFunc, m.start)

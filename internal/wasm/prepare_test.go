@@ -42,6 +42,7 @@ func TestPrepare_reports(t *testing.T) {
 		{5, "faasm:global.5", V128, Value{Type: V128, Lo: 1, Hi: 1<<64 - 1}},
 		{6, "faasm:global.6", ExternRef, Value{Type: ExternRef, Null: true}},
 		{7, "faasm:global.7", FuncRef, Value{Type: FuncRef, Lo: 0}},
+		{8, "faasm:global.8", I32, Value{Type: I32}}, // whether $passive has been dropped
 	})
 	check("tables", p.Tables, []Table{
 		{Index: 0, Type: FuncRef, Min: 3, Max: 3, HasMax: true, Export: "faasm:table.0"},
@@ -53,9 +54,13 @@ func TestPrepare_reports(t *testing.T) {
 		{16, []byte("0123wxyz89")},
 		{131070, []byte("ab")},
 	})
+	check("functions that references can refer to", p.Funcs, []FuncExport{
+		{0, "faasm:func.0"}, {2, "faasm:func.2"}, {3, "faasm:func.3"}, {4, "faasm:func.4"},
+	})
 	check("start", p.Start, "faasm:start")
+	check("drop", p.Drop, "faasm:drop")
 	check("number of functions", p.NumFuncs, 5)
-	check("stats", p.Stats, Stats{Funcs: 3, Gates: 3, CodeBytesBefore: 48, CodeBytesAfter: 48 + 3*7})
+	check("stats", p.Stats, Stats{Funcs: 3, Gates: 3, CodeBytesBefore: 48, CodeBytesAfter: 48 + 3*len(gate) + markLen + 11})
 
 	for name, want := range map[string]string{"callback": callback.String(), "_start": "() -> ()"} {
 		if got, ok := p.FuncExport(name); !ok || got.String() != want {
@@ -131,8 +136,14 @@ func TestPrepare_noGates(t *testing.T) {
 		if err := after.parse(p.Code); err != nil {
 			t.Fatalf("%s: parse the prepared module: %v", name, err)
 		}
-		if !bytes.Equal(before.sections[secCode], after.sections[secCode]) {
-			t.Errorf("%s: code section changed", name)
+		for i, b := range before.bodies {
+			got := after.file[after.bodies[i].begin:after.bodies[i].end]
+			for flag := len(before.globals); flag < len(after.globals); flag++ {
+				got = bytes.ReplaceAll(got, appendMark(nil, uint32(flag)), nil)
+			}
+			if !bytes.Equal(got, before.file[b.begin:b.end]) {
+				t.Errorf("%s: body %d changed by more than marks", name, i)
+			}
 		}
 		if p.Stats.Gates != 0 {
 			t.Errorf("%s: %d gates", name, p.Stats.Gates)

@@ -124,7 +124,7 @@ type Value struct {
 	Null   bool // for a null reference
 }
 
-// Global is a mutable global that the module defines.
+// Global is a mutable global: one that the module defines, or the flag of a segment.
 type Global struct {
 	Index  uint32
 	Export string // the reserved name that reaches it
@@ -141,6 +141,12 @@ type Table struct {
 	Export   string // the reserved name that reaches it
 	Changes  bool   // some code of the module can change its elements
 	Grows    bool   // some code of the module can grow it
+}
+
+// FuncExport is a function that a reference can refer to.
+type FuncExport struct {
+	Index  uint32
+	Export string // the reserved name that reaches it
 }
 
 // Segment is a run of bytes in memory 0.

@@ -1,6 +1,9 @@
 package wasm
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"slices"
+)
 
 // written is the order of the sections in what Prepare writes.
 var written = [...]sectionID{
@@ -119,6 +122,45 @@ func (m *module) exportContent(added []Export) []byte {
 		out = binary.AppendUvarint(out, uint64(e.Index))
 	}
 	return out
+}
+
+// addFunc adds a function behind all others, and returns its index. Its code begins with
+// its locals.
+func (m *module) addFunc(t FuncType, code []byte) uint32 {
+	typ := slices.IndexFunc(m.types, t.Equal)
+	if typ < 0 {
+		typ = len(m.types)
+		m.types = append(m.types, t)
+		form := []byte{funcForm}
+		for _, list := range [][]ValType{t.Params, t.Results} {
+			form = binary.AppendUvarint(form, uint64(len(list)))
+			for _, v := range list {
+				form = append(form, byte(v))
+			}
+		}
+		m.sections[secType] = extend(m.sections[secType], 1, form)
+	}
+	m.sections[secFunction] = extend(m.sections[secFunction], 1, binary.AppendUvarint(nil, uint64(typ)))
+	m.added = append(m.added, code)
+	return uint32(len(m.funcs) + len(m.added) - 1)
+}
+
+// extend returns the content of a section, which begins with the number of its entries,
+// with n entries more.
+func extend(content []byte, n int, entries []byte) []byte {
+	had, size := binary.Uvarint(content)
+	out := binary.AppendUvarint(nil, had+uint64(n))
+	out = append(out, content[size:]...)
+	return append(out, entries...)
+}
+
+// indexLen is the length of what appendIndex appends.
+const indexLen = 3
+
+// appendIndex appends the index of something that was added, in LEB128 with as many bytes
+// as the limits can make it need, so that sizes are known before indices are.
+func appendIndex(out []byte, index uint32) []byte {
+	return append(out, byte(index|0x80), byte(index>>7|0x80), byte(index>>14))
 }
 
 // uvarintLen returns how many bytes binary.AppendUvarint appends for n.
