@@ -225,7 +225,7 @@ type DeployOptions struct {
 
 	// Progress, if not nil, is told how many bytes of the module have been sent, from
 	// a goroutine of the HTTP client, never two at once. When all are sent the host
-	// still compiles.
+	// still compiles and initialises.
 	Progress func(sentBytes int64)
 }
 
@@ -272,6 +272,41 @@ func (c *Client) Functions(ctx context.Context, tenant string) ([]FunctionInfo, 
 		return nil, err
 	}
 	return list.Functions, nil
+}
+
+// Versions lists the versions of a function that the host's registry keeps.
+func (c *Client) Versions(ctx context.Context, tenant, function string) (*VersionList, error) {
+	return fetch[VersionList](ctx, c, http.MethodGet, []string{"v1", "functions", orDefault(tenant), function, "versions"}, nil, nil, nil)
+}
+
+// Rollback makes an older version serve, and returns it: the given one, or if version is
+// empty the one that served before this one. Calls that run go on. It returns a problem
+// of CodeNoSuchVersion or CodeNoPreviousVersion if there is none.
+func (c *Client) Rollback(ctx context.Context, tenant, function, version string) (*FunctionInfo, error) {
+	query := url.Values{}
+	if version != "" {
+		query.Set("version", version)
+	}
+	return fetch[FunctionInfo](ctx, c, http.MethodPost, []string{"v1", "functions", orDefault(tenant), function, "rollback"}, query, nil, nil)
+}
+
+// Warm loads the function's code and image and keeps count clean regions at hand for its
+// calls, on this host, until the host restarts, the function is deployed, rolled back or
+// removed, or Warm says otherwise. A count of 0 takes it back.
+func (c *Client) Warm(ctx context.Context, tenant, function string, count int) (*WarmInfo, error) {
+	query := url.Values{"count": {strconv.Itoa(count)}}
+	return fetch[WarmInfo](ctx, c, http.MethodPost, []string{"v1", "functions", orDefault(tenant), function, "warm"}, query, nil, nil)
+}
+
+// Collect deletes from the host's store what nothing refers to any more: all but the
+// newest keep versions of each function (zero: as many as the host keeps by itself), and
+// what only they used. Versions that serve, or that a rollback would go back to, stay.
+func (c *Client) Collect(ctx context.Context, keep int) (*CollectInfo, error) {
+	query := url.Values{}
+	if keep != 0 {
+		query.Set("keep", strconv.Itoa(keep))
+	}
+	return fetch[CollectInfo](ctx, c, http.MethodPost, []string{"v1", "collect"}, query, nil, nil)
 }
 
 // Remove takes the function out of service. Calls that run go on.

@@ -121,7 +121,11 @@ func (d *Duration) UnmarshalText(b []byte) error {
 	return err
 }
 
-// FunctionInfo describes the version of a function that now serves.
+// FunctionInfo describes one version of a function: the serving one, where nothing else
+// is said.
+//
+// A version starts from its snapshot: its memory, globals and tables as initialisation
+// left them.
 type FunctionInfo struct {
 	Tenant      string    `json:"tenant"`
 	Name        string    `json:"name"`
@@ -133,11 +137,43 @@ type FunctionInfo struct {
 	Imports     int       `json:"imports"`
 	Uploaded    time.Time `json:"uploaded"`
 	CompileMs   float64   `json:"compileMs"`
+
+	Initialised   bool    `json:"initialised"`   // false: the module has nothing to initialise
+	InitialiseMs  float64 `json:"initialiseMs"`  // 0 unless Initialised
+	SnapshotBytes int64   `json:"snapshotBytes"` // memory in the snapshot; pages of zeros are left out
+	StoredBytes   int64   `json:"storedBytes"`   // the snapshot in the store, compressed
+	StartUs       float64 `json:"startUs"`       // expected of a call, as the host measured it at the deploy; 0: not measured
+
+	// InitLog is what initialisation printed to stdout and stderr, at most its last
+	// 64 KiB. Only in the reply to a deploy.
+	InitLog string `json:"initLog,omitempty"`
 }
 
 // FunctionList is the body of GET /v1/functions, by tenant and name.
 type FunctionList struct {
 	Functions []FunctionInfo `json:"functions"`
+}
+
+// VersionList is the body of GET /v1/functions/{tenant}/{function}/versions.
+type VersionList struct {
+	Serving  string         `json:"serving"`  // the version that new calls get
+	Versions []FunctionInfo `json:"versions"` // newest first; the serving one is among them
+}
+
+// WarmInfo tells how warm a function is kept on one host.
+type WarmInfo struct {
+	Count    int  `json:"count"`    // regions asked for; 0: the function is not kept warm
+	Ready    int  `json:"ready"`    // of them, clean and at hand; fewer than Count if the host has no room for more
+	Resident bool `json:"resident"` // code and image are loaded
+}
+
+// CollectInfo tells what a collection has deleted from the store.
+type CollectInfo struct {
+	Versions  int   `json:"versions"`
+	Modules   int   `json:"modules"`
+	Artefacts int   `json:"artefacts"` // of compilations
+	Protos    int   `json:"protos"`    // snapshots
+	Bytes     int64 `json:"bytes"`     // of all these together
 }
 
 // HostInfo is a host's basic facts.
@@ -150,6 +186,12 @@ type HostInfo struct {
 	Functions    int       `json:"functions"`
 	CallsQueued  int       `json:"callsQueued"`
 	CallsRunning int       `json:"callsRunning"`
+
+	Profile           string `json:"profile"`           // "fast" or "dense", see "faasm serve --profile"
+	MemoryBudgetBytes uint64 `json:"memoryBudgetBytes"` // for what stays resident between calls
+	ResidentBytes     uint64 `json:"residentBytes"`     // of the budget: code, images and idle regions
+	ResidentFunctions int    `json:"residentFunctions"` // whose code and image are loaded
+	RegionsIdle       int    `json:"regionsIdle"`       // clean, waiting for a call
 }
 
 // Code names a kind of problem. The numbers of HTTP are too few to tell them apart;
@@ -163,6 +205,8 @@ const (
 	CodeNotFound             Code = "not-found"
 	CodeMethodNotAllowed     Code = "method-not-allowed"
 	CodeNoSuchFunction       Code = "no-such-function"
+	CodeNoSuchVersion        Code = "no-such-version"
+	CodeNoPreviousVersion    Code = "no-previous-version"
 	CodeNoSuchCall           Code = "no-such-call"
 	CodeNotFinished          Code = "not-finished"
 	CodeTooLarge             Code = "too-large"
@@ -184,7 +228,8 @@ const (
 // Problem is an error reply (RFC 9457, application/problem+json), and the error that
 // every method of Client returns for one.
 //
-// The fields from CallID on are there when the problem is of a call that ran.
+// The fields from CallID to Log are there where they apply: most when the problem is of
+// a call that ran.
 type Problem struct {
 	Type     string `json:"type"` // "/problems/<code>", a page on the host
 	Title    string `json:"title"`
@@ -197,7 +242,7 @@ type Problem struct {
 	Tenant     string  `json:"tenant,omitempty"`
 	Function   string  `json:"function,omitempty"`
 	ReturnCode *int32  `json:"returnCode,omitempty"` // only of CodeReturnCode
-	Backtrace  []Frame `json:"backtrace,omitempty"`  // only of CodeTrap
+	Backtrace  []Frame `json:"backtrace,omitempty"`  // of CodeTrap and CodeInitialisationFailed
 	Log        string  `json:"log,omitempty"`        // the last lines the call printed, at most 4 KiB
 
 	RequestID  string        `json:"requestId,omitempty"` // names the request in the host's log

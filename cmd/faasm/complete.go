@@ -31,6 +31,26 @@ func (e *env) completeFunction(cmd *cobra.Command, args []string, prefix string)
 	})
 }
 
+// completeVersion offers the versions of the function that the command line names.
+func (e *env) completeVersion(cmd *cobra.Command, args []string, prefix string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if len(args) != 1 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return e.complete(cmd, nil, prefix, func(ctx context.Context, c *client.Client) ([]cobra.Completion, error) {
+		list, err := c.Versions(ctx, e.tenant, args[0])
+		if err != nil {
+			return nil, err
+		}
+		var out []cobra.Completion
+		for _, v := range list.Versions {
+			if v.Version != list.Serving {
+				out = append(out, cobra.CompletionWithDesc(v.Version, "uploaded "+formatAge(time.Now(), v.Uploaded)))
+			}
+		}
+		return out, nil
+	})
+}
+
 // completeCall offers the ids of the tenant's newest calls, with what they are, for
 // one argument.
 func (e *env) completeCall(cmd *cobra.Command, args []string, prefix string) ([]cobra.Completion, cobra.ShellCompDirective) {

@@ -21,8 +21,10 @@ func newDeployCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "deploy FILE.wasm",
 		Short: "Upload a module as a function, or as a function's new version",
-		Long: `deploy uploads a WebAssembly module. The host compiles and initialises it, and
-only then does it replace the version that served before.`,
+		Long: `deploy uploads a WebAssembly module. The host compiles it and initialises it once;
+every call then starts from the snapshot of its memory that this leaves. Only when all
+of that is done does it replace the version that served before, to which "faasm
+rollback" goes back.`,
 		Example: `  faasm deploy hello.wasm
   faasm deploy build/resize.wasm --name thumbnail --memory 256MiB --timeout 30s`,
 		Args: exactArgs("FILE.wasm"),
@@ -74,7 +76,7 @@ func (e *env) deploy(ctx context.Context, file, name string, opts client.DeployO
 		if sent < total {
 			p.set(fmt.Sprintf("uploading %s: %s of %s", name, formatSize(uint64(sent)), formatSize(uint64(total))))
 		} else if compiling.CompareAndSwap(false, true) {
-			p.step("compiling " + name)
+			p.step("compiling and initialising " + name)
 		}
 	}
 	info, created, err := c.Deploy(ctx, e.tenant, name, bytes.NewReader(wasm), opts)
@@ -89,6 +91,28 @@ func (e *env) deploy(ctx context.Context, file, name string, opts client.DeployO
 	if created {
 		verb = "deployed"
 	}
-	return e.printf("%s %s version %s (%s, compiled in %s)\n", verb, printable(info.Name), printable(info.Version),
-		formatSize(uint64(max(0, info.WasmBytes))), formatMicros(info.CompileMs*1000))
+	return e.printDeployed(verb, info)
+}
+
+// printDeployed shows what has become of an upload, one line for each step.
+func (e *env) printDeployed(verb string, info *client.FunctionInfo) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s version %s (%s)\n", verb, printable(info.Name), printable(info.Version), formatSize(uint64(max(0, info.WasmBytes))))
+	fmt.Fprintf(&b, "  compiled in %s\n", formatMicros(info.CompileMs*1000))
+	if info.Initialised {
+		fmt.Fprintf(&b, "  initialised in %s\n", formatMicros(info.InitialiseMs*1000))
+	} else {
+		b.WriteString("  nothing to initialise\n")
+	}
+	fmt.Fprintf(&b, "  snapshot %s (%s stored)\n", formatSize(uint64(max(0, info.SnapshotBytes))), formatSize(uint64(max(0, info.StoredBytes))))
+	if info.StartUs > 0 {
+		fmt.Fprintf(&b, "  expected start %s\n", formatMicros(info.StartUs))
+	}
+	if info.InitLog != "" {
+		b.WriteString("  initialisation printed:\n")
+		for line := range strings.Lines(info.InitLog) {
+			fmt.Fprintf(&b, "    %s\n", printable(strings.TrimRight(line, "\r\n")))
+		}
+	}
+	return e.printf("%s", b.String())
 }

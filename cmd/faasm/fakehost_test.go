@@ -55,6 +55,10 @@ func newFakeHost(t testing.TB) *fakeHost {
 	mux.HandleFunc("GET /v1/functions", h.handleFunctions)
 	mux.HandleFunc("DELETE /v1/functions/{tenant}/{function}", h.handleRemove)
 	mux.HandleFunc("GET /v1/functions/{tenant}/{function}/logs", h.handleLogs)
+	mux.HandleFunc("GET /v1/functions/{tenant}/{function}/versions", h.handleVersions)
+	mux.HandleFunc("POST /v1/functions/{tenant}/{function}/rollback", h.handleRollback)
+	mux.HandleFunc("POST /v1/functions/{tenant}/{function}/warm", h.handleWarm)
+	mux.HandleFunc("POST /v1/collect", h.handleCollect)
 	mux.HandleFunc("GET /v1/host", func(w http.ResponseWriter, r *http.Request) {
 		reply(w, http.StatusOK, client.HostInfo{Version: "v9.8.7", Commit: "c0ffee", Cores: 2})
 	})
@@ -78,8 +82,9 @@ func newFakeHost(t testing.TB) *fakeHost {
 
 func fakeFunction(tenant, name string, memory uint64, timeout time.Duration, wasmBytes int64) client.FunctionInfo {
 	return client.FunctionInfo{
-		Tenant: tenant, Name: name, Version: "3f2a91c04d7e", MemoryBytes: memory, Timeout: client.Duration(timeout),
+		Tenant: tenant, Name: name, Version: servingVersion, MemoryBytes: memory, Timeout: client.Duration(timeout),
 		WasmBytes: wasmBytes, Entry: "faasm_call", Imports: 4, Uploaded: time.Now().Add(-210 * time.Minute), CompileMs: 34.21,
+		SnapshotBytes: 128 << 10, StoredBytes: 700, StartUs: 2.9,
 	}
 }
 
@@ -301,6 +306,13 @@ func (h *fakeHost) handleDeploy(w http.ResponseWriter, r *http.Request) {
 		timeout, _ = time.ParseDuration(s)
 	}
 	info := fakeFunction(tenant, function, memory, timeout, int64(len(wasm)))
+	if bytes.Contains(wasm, []byte("initialises")) {
+		info.Initialised, info.InitialiseMs, info.SnapshotBytes, info.StoredBytes = true, 1234.5, 32<<20+100<<10, 4<<20+200<<10
+	}
+	if bytes.Contains(wasm, []byte("prints")) {
+		// As in a trap's log: what a guest prints must not reach the terminal as it is.
+		info.InitLog = "loading table\nred \x1b[31malert\r\nready"
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for i, f := range h.mu.functions {
@@ -312,6 +324,77 @@ func (h *fakeHost) handleDeploy(w http.ResponseWriter, r *http.Request) {
 	}
 	h.mu.functions = append(h.mu.functions, info)
 	reply(w, http.StatusCreated, info)
+}
+
+// Each function has three versions.
+const (
+	oldestVersion  = "00000000000a"
+	olderVersion   = "1b7d00aa93c2"
+	servingVersion = "3f2a91c04d7e"
+)
+
+func (h *fakeHost) versions(r *http.Request) []client.FunctionInfo {
+	var list []client.FunctionInfo
+	for i, version := range []string{servingVersion, olderVersion, oldestVersion} {
+		info := fakeFunction(r.PathValue("tenant"), r.PathValue("function"), 64<<20, 5*time.Second, 1234)
+		info.Version, info.Uploaded = version, info.Uploaded.Add(-time.Duration(i)*72*time.Hour)
+		list = append(list, info)
+	}
+	list[2].StartUs = 0
+	return list
+}
+
+func (h *fakeHost) handleVersions(w http.ResponseWriter, r *http.Request) {
+	if !h.known(r.PathValue("tenant"), r.PathValue("function")) {
+		noSuchFunction(w, r)
+		return
+	}
+	reply(w, http.StatusOK, client.VersionList{Serving: servingVersion, Versions: h.versions(r)})
+}
+
+func (h *fakeHost) handleRollback(w http.ResponseWriter, r *http.Request) {
+	tenant, function, version := r.PathValue("tenant"), r.PathValue("function"), r.URL.Query().Get("version")
+	if !h.known(tenant, function) {
+		noSuchFunction(w, r)
+		return
+	}
+	if version == "" && function == "fail" {
+		replyProblem(w, client.Problem{Status: 409, Code: client.CodeNoPreviousVersion, Tenant: tenant, Function: function,
+			Detail: fmt.Sprintf("no version of function %q served before this one", function)})
+		return
+	}
+	for _, info := range h.versions(r) {
+		if info.Version == version || version == "" && info.Version == olderVersion {
+			reply(w, http.StatusOK, info)
+			return
+		}
+	}
+	replyProblem(w, client.Problem{Status: 404, Code: client.CodeNoSuchVersion, Tenant: tenant, Function: function,
+		Detail: fmt.Sprintf("function %q has no version %q", function, version)})
+}
+
+// handleWarm has room for three regions.
+func (h *fakeHost) handleWarm(w http.ResponseWriter, r *http.Request) {
+	if !h.known(r.PathValue("tenant"), r.PathValue("function")) {
+		noSuchFunction(w, r)
+		return
+	}
+	count, err := strconv.Atoi(r.URL.Query().Get("count"))
+	if err != nil || count < 0 || count > 4096 {
+		replyProblem(w, client.Problem{Status: 400, Code: client.CodeBadRequest,
+			Detail: fmt.Sprintf("count=%q is not a number from 0 to 4096", r.URL.Query().Get("count"))})
+		return
+	}
+	reply(w, http.StatusOK, client.WarmInfo{Count: count, Ready: min(count, 3), Resident: true})
+}
+
+// handleCollect finds something to delete only when it is told how much to keep.
+func (h *fakeHost) handleCollect(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Query().Get("keep") == "" {
+		reply(w, http.StatusOK, client.CollectInfo{})
+		return
+	}
+	reply(w, http.StatusOK, client.CollectInfo{Versions: 3, Modules: 2, Artefacts: 4, Protos: 1, Bytes: 5<<20 + 512<<10})
 }
 
 func (h *fakeHost) handleFunctions(w http.ResponseWriter, r *http.Request) {

@@ -128,6 +128,10 @@ func (e *env) explainProblem(p *client.Problem) *exitError {
 		x.err = errors.New(callFailure(p, detail))
 	case client.CodeNoSuchFunction:
 		x.err = fmt.Errorf(`%s; deploy it with "faasm deploy", or see "faasm ls"`, detail)
+	case client.CodeNoSuchVersion:
+		x.err = fmt.Errorf("%s; see %q", detail, "faasm versions "+p.Function)
+	case client.CodeNoPreviousVersion:
+		x.err = fmt.Errorf("%s; choose one of %q with --to", detail, "faasm versions "+p.Function)
 	case client.CodeNoSuchCall:
 		x.err = fmt.Errorf(`%s; see "faasm call list"`, detail)
 	case client.CodeNotFinished:

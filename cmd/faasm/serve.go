@@ -1,16 +1,20 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/faasm-go/faasm/internal/daemon"
 )
@@ -34,14 +38,35 @@ func newServeCommand(e *env) *cobra.Command {
 directory. SIGTERM and SIGINT drain it: it takes no more calls, finishes those it has,
 and leaves asynchronous ones that do not end in time for its next start.
 
+Functions, with their machine code and snapshots, are kept in a registry: a directory,
+or an object store that several hosts share (--registry s3://...; its credentials come
+from where AWS's own tools take them). Hosts trust what they find in it only if it was
+written under their own cluster key, so the hosts of one registry must have the same
+key file.
+
 Anyone who can reach the listen address can run code on this host: it does not ask for
 credentials yet. It listens on the loopback address unless told otherwise.`,
+		Example: `  faasm serve --listen 0.0.0.0:8080 --data-dir /var/lib/faasm
+  faasm serve --registry 's3://functions?region=eu-west-1' --cluster-key /etc/faasm/cluster.key
+  faasm serve --profile dense --memory-budget 2GiB`,
 		Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error { return e.serve(cmd.Context(), o) },
 	}
-	f := cmd.Flags()
+	o.define(cmd.Flags(), e.environ)
+	return cmd
+}
+
+// define adds the flags to f, all of them settings.
+func (o *serveOptions) define(f *pflag.FlagSet, environ []string) {
 	f.StringVar(&o.listen, "listen", "127.0.0.1:8080", "`address` to take connections on; port 0 is any free one")
-	f.StringVar(&o.host.DataDir, "data-dir", defaultDataDir(e.environ), "`directory` for functions and calls")
+	f.StringVar(&o.host.DataDir, "data-dir", defaultDataDir(environ), "`directory` for functions and calls")
+	f.StringVar(&o.host.Registry, "registry", "", "`location` of the store of functions, a directory or a URL; hosts with the same URL serve the same functions (default registry in the data directory)")
+	f.StringVar(&o.host.ClusterKey, "cluster-key", "", "`file` of the key, made if it is not there, under which machine code and snapshots are trusted; all hosts of one registry need the same (default cluster.key in the data directory)")
+	f.IntVar(&o.host.KeepVersions, "keep-versions", 10, "how many of the newest versions of each function a collection leaves in the registry")
+	durationVar(f, &o.host.RegistryRefresh, "registry-refresh", 5*time.Second, "time between two looks at what other hosts have deployed to a registry that is a URL")
+	sizeVar(f, &o.host.MemoryBudget, "memory-budget", 0, "how much code, snapshots and idle regions may stay in memory between calls (default a quarter of the machine's memory)")
+	f.StringVar(&o.host.Profile, "profile", profileFast, "what to be best at: fast, or dense for more Faaslets in less address space (256 MiB for each, with slower memory accesses)")
+	durationVar(f, &o.host.InitTimeout, "init-timeout", time.Minute, "limit of the time of a function's initialisation, when it is deployed")
 	sizeVar(f, &o.host.MemoryDefault, "default-memory", 64<<20, "memory limit of a function that is deployed without one")
 	sizeVar(f, &o.host.MemoryMax, "max-memory", 4<<30-64<<10, "highest memory limit that a function can have")
 	durationVar(f, &o.host.TimeoutDefault, "default-timeout", 30*time.Second, "timeout of a function that is deployed without one")
@@ -54,7 +79,39 @@ credentials yet. It listens on the loopback address unless told otherwise.`,
 	durationVar(f, &o.drainTimeout, "drain-timeout", 30*time.Second, "how long a host that is asked to stop waits for its calls")
 	f.StringVar(&o.logFormat, "log-format", "text", "form of the host's own log on standard error: text or json")
 	configurable(f)
-	return cmd
+}
+
+// The profiles of a host.
+const (
+	profileFast  = "fast"
+	profileDense = "dense"
+)
+
+// check finds what the flags alone can't: a value that no host can be started with.
+func (o *serveOptions) check() error {
+	switch {
+	case o.logFormat != "text" && o.logFormat != "json":
+		return fmt.Errorf("log format %q is neither text nor json", o.logFormat)
+	case o.input > 1<<40 || o.output > 1<<32:
+		return errors.New("--max-input or --max-output is larger than any memory could hold")
+	case o.host.Profile != profileFast && o.host.Profile != profileDense:
+		return fmt.Errorf("profile %q is neither fast nor dense", o.host.Profile)
+	case o.host.KeepVersions < 1:
+		return fmt.Errorf("--keep-versions %d is below 1", o.host.KeepVersions)
+	}
+	return nil
+}
+
+// clusterKeyToMake returns the file of the cluster key if the registry is one that hosts
+// share and the file is not there yet, else "".
+func (o *serveOptions) clusterKeyToMake() string {
+	if !strings.Contains(o.host.Registry, "://") {
+		return ""
+	}
+	if _, err := os.Stat(o.host.ClusterKey); errors.Is(err, fs.ErrNotExist) {
+		return o.host.ClusterKey
+	}
+	return ""
 }
 
 // defaultDataDir is where a host keeps its data if nobody says otherwise: the state
@@ -72,17 +129,15 @@ func defaultDataDir(environ []string) string {
 
 // serve runs a host until ctx is done, and then drains it.
 func (e *env) serve(ctx context.Context, o serveOptions) error {
-	switch o.logFormat {
-	case "text":
-		o.host.Log = slog.New(slog.NewTextHandler(e.stderr, nil))
-	case "json":
+	if err := o.check(); err != nil {
+		return &exitError{status: statusUsage, err: err}
+	}
+	o.host.Log = slog.New(slog.NewTextHandler(e.stderr, nil))
+	if o.logFormat == "json" {
 		o.host.Log = slog.New(slog.NewJSONHandler(e.stderr, nil))
-	default:
-		return &exitError{status: statusUsage, err: fmt.Errorf("log format %q is neither text nor json", o.logFormat)}
 	}
-	if o.input > 1<<40 || o.output > 1<<32 {
-		return &exitError{status: statusUsage, err: errors.New("--max-input or --max-output is larger than any memory could hold")}
-	}
+	o.host.Registry = cmp.Or(o.host.Registry, filepath.Join(o.host.DataDir, "registry"))
+	o.host.ClusterKey = cmp.Or(o.host.ClusterKey, filepath.Join(o.host.DataDir, "cluster.key"))
 	o.host.InputMax, o.host.OutputMax = int64(o.input), int(o.output)
 	v := buildVersion()
 	o.host.Version, o.host.Commit = v.Version, v.Commit
@@ -93,12 +148,16 @@ func (e *env) serve(ctx context.Context, o serveOptions) error {
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", o.listen, err)
 	}
+	newKey := o.clusterKeyToMake()
 	h, err := daemon.New(o.host)
 	if err != nil {
 		listener.Close()
 		return err
 	}
 	log := o.host.Log
+	if newKey != "" {
+		log.Warn("a new cluster key was made; the other hosts of this registry need it too", "file", newKey, "remedy", "copy the file to each of them and name it with --cluster-key")
+	}
 	log.Info("host is ready", "url", "http://"+listener.Addr().String(), "data", o.host.DataDir, "version", v.Version, "pid", os.Getpid())
 
 	server := h.Server()

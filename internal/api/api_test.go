@@ -99,6 +99,9 @@ func TestRequests_refused(t *testing.T) {
 		{"PUT", "/v1/functions/default/A", client.CodeBadName},
 		{"GET", "/v1/functions/default/A", client.CodeBadName},
 		{"GET", "/v1/functions/default/A/logs", client.CodeBadName},
+		{"GET", "/v1/functions/default/A/versions", client.CodeBadName},
+		{"POST", "/v1/functions/A/echo/rollback", client.CodeBadName},
+		{"POST", "/v1/functions/default/%2e%2e/warm?count=1", client.CodeBadName},
 		{"GET", "/v1/functions?tenant=A", client.CodeBadName},
 		{"GET", "/v1/functions?tenant=", client.CodeBadName},
 		{"GET", "/v1/calls?tenant=..", client.CodeBadName},
@@ -164,7 +167,34 @@ func TestRequests_refused(t *testing.T) {
 		{"GET", "/v1/functions/default/echo/logs?tail=", client.CodeBadRequest},
 		{"GET", "/v1/functions/default/echo/logs?follow=yes", client.CodeBadRequest},
 
+		{"GET", "/v1/functions/default/echo/versions?x=1", client.CodeBadRequest},
+		{"POST", "/v1/functions/default/echo/rollback?version=", client.CodeBadRequest},
+		{"POST", "/v1/functions/default/echo/rollback?version=..%2f..%2fetc", client.CodeBadRequest},
+		{"POST", "/v1/functions/default/echo/rollback?version=0123456789a", client.CodeBadRequest},
+		{"POST", "/v1/functions/default/echo/rollback?version=0123456789AB", client.CodeBadRequest},
+		{"POST", "/v1/functions/default/echo/rollback?version=0123456789ag", client.CodeBadRequest},
+		{"POST", "/v1/functions/default/echo/rollback?version=" + long + "a", client.CodeBadRequest},
+		{"POST", "/v1/functions/default/echo/rollback?version=0123456789ab&version=0123456789ab", client.CodeBadRequest},
+		{"POST", "/v1/functions/default/echo/rollback?to=0123456789ab", client.CodeBadRequest},
+		{"POST", "/v1/functions/default/echo/warm", client.CodeBadRequest},
+		{"POST", "/v1/functions/default/echo/warm?count=", client.CodeBadRequest},
+		{"POST", "/v1/functions/default/echo/warm?count=-1", client.CodeBadRequest},
+		{"POST", "/v1/functions/default/echo/warm?count=4097", client.CodeBadRequest},
+		{"POST", "/v1/functions/default/echo/warm?count=18446744073709551616", client.CodeBadRequest},
+		{"POST", "/v1/functions/default/echo/warm?count=1.5", client.CodeBadRequest},
+		{"POST", "/v1/functions/default/echo/warm?count=1&x=1", client.CodeBadRequest},
+		{"POST", "/v1/collect?keep=0", client.CodeBadRequest},
+		{"POST", "/v1/collect?keep=-1", client.CodeBadRequest},
+		{"POST", "/v1/collect?keep=10001", client.CodeBadRequest},
+		{"POST", "/v1/collect?keep=", client.CodeBadRequest},
+		{"POST", "/v1/collect?keep=all", client.CodeBadRequest},
+		{"POST", "/v1/collect?tenant=default", client.CodeBadRequest},
+
 		// Methods.
+		{"GET", "/v1/functions/default/echo/rollback", client.CodeMethodNotAllowed},
+		{"GET", "/v1/functions/default/echo/warm?count=1", client.CodeMethodNotAllowed},
+		{"GET", "/v1/collect", client.CodeMethodNotAllowed},
+		{"POST", "/v1/functions/default/echo/versions", client.CodeMethodNotAllowed},
 		{"GET", "/f/default/echo", client.CodeMethodNotAllowed},
 		{"HEAD", "/f/default/echo", client.CodeMethodNotAllowed},
 		{"POST", "/v1/functions/default/echo", client.CodeMethodNotAllowed},
@@ -184,6 +214,10 @@ func TestRequests_refused(t *testing.T) {
 		{"DELETE", "/v1/functions/default/nobody", client.CodeNoSuchFunction},
 		{"GET", "/v1/functions/default/nobody/logs", client.CodeNoSuchFunction},
 		{"GET", "/v1/functions/default/nobody/logs?follow=true", client.CodeNoSuchFunction},
+		{"GET", "/v1/functions/default/nobody/versions", client.CodeNoSuchFunction},
+		{"POST", "/v1/functions/default/nobody/rollback", client.CodeNoSuchFunction},
+		{"POST", "/v1/functions/default/nobody/rollback?version=" + long, client.CodeNoSuchFunction},
+		{"POST", "/v1/functions/default/nobody/warm?count=0", client.CodeNoSuchFunction},
 		{"GET", "/problems/nothing", client.CodeNotFound},
 		{"PUT", "/v1/functions/default/echo", client.CodeInvalidModule}, // no body
 	} {
@@ -208,8 +242,9 @@ func TestRequests_refused(t *testing.T) {
 	if got := s.log.String(); got != "" {
 		t.Errorf("clients' mistakes were logged: %s", got)
 	}
-	if len(s.uploads) != 0 || len(s.calls) != 0 || len(s.filters) != 0 {
-		t.Errorf("a refused request reached the host: %d uploads, %d calls, %d lists", len(s.uploads), len(s.calls), len(s.filters))
+	if len(s.uploads) != 0 || len(s.calls) != 0 || len(s.filters) != 0 || len(s.warm) != 0 || len(s.keeps) != 0 {
+		t.Errorf("a refused request reached the host: %d uploads, %d calls, %d lists, %d warmed, %d collections",
+			len(s.uploads), len(s.calls), len(s.filters), len(s.warm), len(s.keeps))
 	}
 }
 
@@ -237,7 +272,7 @@ func TestHead_isGetWithoutBody(t *testing.T) {
 	s.lines = someLines(call.NewID())
 	id := s.addCall(call.Record{State: call.Done}, []byte("output"), s.lines...).String()
 	for _, target := range []string{"/v1/calls", "/v1/calls/" + id, "/v1/calls/" + id + "/output", "/v1/calls/" + id + "/logs", "/v1/functions",
-		"/v1/functions/default/echo", "/v1/functions/default/echo/logs", "/v1/host", "/problems/trap", "/openapi.json", "/healthz", "/readyz"} {
+		"/v1/functions/default/echo", "/v1/functions/default/echo/logs", "/v1/functions/default/echo/versions", "/v1/host", "/problems/trap", "/openapi.json", "/healthz", "/readyz"} {
 		head, get := s.do(t, "HEAD", target, nil), s.do(t, "GET", target, nil)
 		if len(head.body) != 0 {
 			t.Errorf("HEAD %s has a body: %q", target, head.body)

@@ -78,6 +78,13 @@ func TestClient_problemsOfEveryRoute(t *testing.T) {
 		{"Function", func() error { _, err := c.Function(ctx, "", "nobody"); return err }, client.CodeNoSuchFunction},
 		{"Functions", func() error { _, err := c.Functions(ctx, "A"); return err }, client.CodeBadName},
 		{"Remove", func() error { return c.Remove(ctx, "", "nobody") }, client.CodeNoSuchFunction},
+		{"Versions", func() error { _, err := c.Versions(ctx, "", "nobody"); return err }, client.CodeNoSuchFunction},
+		{"Rollback of nobody", func() error { _, err := c.Rollback(ctx, "", "nobody", ""); return err }, client.CodeNoSuchFunction},
+		{"Rollback to a path", func() error { _, err := c.Rollback(ctx, "", "f", "../../x"); return err }, client.CodeBadRequest},
+		{"Warm of nobody", func() error { _, err := c.Warm(ctx, "", "nobody", 1); return err }, client.CodeNoSuchFunction},
+		{"Warm of less than nothing", func() error { _, err := c.Warm(ctx, "", "f", -1); return err }, client.CodeBadRequest},
+		{"Warm of too many", func() error { _, err := c.Warm(ctx, "", "f", 4097); return err }, client.CodeBadRequest},
+		{"Collect of less than nothing", func() error { _, err := c.Collect(ctx, -1); return err }, client.CodeBadRequest},
 		{"FunctionLogs", func() error { _, err := c.FunctionLogs(ctx, "", "nobody", client.LogOptions{}); return err }, client.CodeNoSuchFunction},
 		{"FunctionLogs, following", func() error {
 			_, err := c.FunctionLogs(ctx, "", "nobody", client.LogOptions{Follow: true})
@@ -97,6 +104,7 @@ func TestClient_deploy(t *testing.T) {
 	s := serve(t, api.Options{})
 	c, ctx := s.client(t), t.Context()
 	module := bytes.Repeat([]byte("\x00asm"), 1<<20)
+	s.initLog = "ready\n"
 	for _, wasm := range []io.Reader{bytes.NewReader(module), struct{ io.Reader }{bytes.NewReader(module)}} {
 		var steps []int64
 		info, created, err := c.Deploy(ctx, "", "resize", wasm, client.DeployOptions{
@@ -108,7 +116,8 @@ func TestClient_deploy(t *testing.T) {
 			t.Errorf("upload %d: created %t", len(s.uploads), created)
 		}
 		want := &client.FunctionInfo{Tenant: "default", Name: "resize", Version: "0123456789ab", MemoryBytes: 64 << 20, Timeout: client.Duration(90 * time.Second),
-			WasmBytes: 4 << 20, Entry: "_start", Imports: 3, Uploaded: epoch, CompileMs: 1.5}
+			WasmBytes: 4 << 20, Entry: "_start", Imports: 3, Uploaded: epoch, CompileMs: 1.5,
+			Initialised: true, InitialiseMs: 20.5, SnapshotBytes: 32 << 20, StoredBytes: 4 << 20, StartUs: 4.25, InitLog: "ready\n"}
 		if diff := cmp.Diff(want, info); diff != "" {
 			t.Errorf("info (-want +got):\n%s", diff)
 		}
@@ -198,6 +207,98 @@ func TestClient_functions(t *testing.T) {
 	}
 	if got, want := list(""), "default/b other/a"; got != want {
 		t.Errorf("after Remove: %s, want %s", got, want)
+	}
+}
+
+// The reply to a deploy carries the end of what initialisation printed, as text.
+func TestPutFunction_boundsTheLog(t *testing.T) {
+	s := serve(t, api.Options{})
+	s.initLog = strings.Repeat("loading\n", 100_000) + "\xff\n"
+	info, _, err := s.client(t).Deploy(t.Context(), "", "f", strings.NewReader("x"), client.DeployOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if log := info.InitLog; len(log) > 64<<10 || len(log) < 60<<10 || !strings.HasPrefix(log, "loading\n") || !strings.HasSuffix(log, "loading\n\uFFFD\n") {
+		t.Errorf("log of %d bytes: %.20q ... %q", len(log), log, log[max(0, len(log)-20):])
+	}
+}
+
+func TestClient_versions(t *testing.T) {
+	s := serve(t, api.Options{})
+	c, ctx := s.client(t), t.Context()
+	first, second := client.FunctionInfo{Tenant: "default", Name: "f", Version: "00000000000a"}, client.FunctionInfo{Tenant: "default", Name: "f", Version: "00000000000b"}
+	key := [2]string{"default", "f"}
+	s.versions[key], s.functions[key] = []client.FunctionInfo{first, second}, second
+
+	list, err := c.Versions(ctx, "", "f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &client.VersionList{Serving: "00000000000b", Versions: []client.FunctionInfo{second, first}}
+	if diff := cmp.Diff(want, list); diff != "" {
+		t.Errorf("versions (-want +got):\n%s", diff)
+	}
+
+	_, err = c.Rollback(ctx, "", "f", strings.Repeat("0", 64))
+	if p := wantProblem(t, "Rollback", err, client.CodeNoSuchVersion); p.Status != 404 || p.Tenant != "default" || p.Function != "f" || !strings.Contains(p.Detail, strings.Repeat("0", 64)) {
+		t.Errorf("problem %+v", p)
+	}
+	// A version in a body, where it is not looked for, must not roll back to another.
+	for _, body := range []io.Reader{strings.NewReader(`{"version":"00000000000b"}`), struct{ io.Reader }{strings.NewReader("{}")}} {
+		if p := problem(t, s.do(t, "POST", "/v1/functions/default/f/rollback", body)); p.Code != client.CodeBadRequest || !strings.Contains(p.Detail, "?version=") {
+			t.Errorf("a body: %s (%s)", p.Code, p.Detail)
+		}
+	}
+	for _, step := range []struct{ to, want string }{{"", "00000000000a"}, {"00000000000b", "00000000000b"}, {"00000000000a", "00000000000a"}} {
+		got, err := c.Rollback(ctx, "", "f", step.to)
+		if err != nil || got.Version != step.want {
+			t.Fatalf("Rollback to %q: %+v, %v; want %s", step.to, got, err, step.want)
+		}
+		if serves, err := c.Function(ctx, "", "f"); err != nil || serves.Version != step.want {
+			t.Errorf("after Rollback to %q: %+v, %v; want %s", step.to, serves, err, step.want)
+		}
+	}
+	s.versions[key] = []client.FunctionInfo{first}
+	_, err = c.Rollback(ctx, "", "f", "")
+	if p := wantProblem(t, "Rollback", err, client.CodeNoPreviousVersion); p.Status != 409 || p.Tenant != "default" || p.Function != "f" {
+		t.Errorf("problem %+v", p)
+	}
+}
+
+func TestClient_warm(t *testing.T) {
+	s := serve(t, api.Options{})
+	c, ctx := s.client(t), t.Context()
+	key := [2]string{"default", "f"}
+	s.functions[key] = client.FunctionInfo{Name: "f"}
+	for _, count := range []int{4096, 2, 0} {
+		got, err := c.Warm(ctx, "", "f", count)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := &client.WarmInfo{Count: count, Ready: min(count, 3), Resident: true}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("count %d (-want +got):\n%s", count, diff)
+		}
+		if s.warm[key] != count {
+			t.Errorf("count %d: the host got %d", count, s.warm[key])
+		}
+	}
+}
+
+func TestClient_collect(t *testing.T) {
+	s := serve(t, api.Options{})
+	for _, keep := range []int{0, 1, 10_000} {
+		got, err := s.client(t).Collect(t.Context(), keep)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := &client.CollectInfo{Versions: 1, Modules: 2, Artefacts: 3, Protos: 4, Bytes: 5 << 30}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("keep %d (-want +got):\n%s", keep, diff)
+		}
+	}
+	if diff := cmp.Diff([]int{0, 1, 10_000}, s.keeps); diff != "" {
+		t.Errorf("what the host was to keep (-want +got):\n%s", diff)
 	}
 }
 

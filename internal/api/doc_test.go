@@ -265,6 +265,7 @@ func TestProblems_vocabularyIsWhole(t *testing.T) {
 func TestProblems_statuses(t *testing.T) {
 	want := map[string]int{
 		"bad-request": 400, "bad-name": 400, "cross-origin": 403, "not-found": 404, "method-not-allowed": 405, "no-such-function": 404, "no-such-call": 404,
+		"no-such-version": 404, "no-previous-version": 409,
 		"not-finished": 409, "too-large": 413, "invalid-module": 422, "unknown-import": 422, "limit-too-small": 422, "initialisation-failed": 422,
 		"overloaded": 429, "cancelled": 409, "trap": 500, "return-code": 500, "memory-limit": 507, "deadline": 504, "host-lost": 502,
 		"draining": 503, "internal": 500,
@@ -284,6 +285,7 @@ func TestOpenAPI_schemasAreTheWireTypes(t *testing.T) {
 	doc, _ := readDocument(t)
 	for name, v := range map[string]any{
 		"CallInfo": client.CallInfo{}, "CallList": client.CallList{}, "FunctionInfo": client.FunctionInfo{}, "FunctionList": client.FunctionList{},
+		"VersionList": client.VersionList{}, "WarmInfo": client.WarmInfo{}, "CollectInfo": client.CollectInfo{},
 		"HostInfo": client.HostInfo{}, "Usage": client.Usage{}, "Failure": client.Failure{}, "Frame": client.Frame{}, "Problem": client.Problem{},
 	} {
 		var members, required []string

@@ -30,11 +30,15 @@ type fakeHost struct {
 
 	mu        sync.Mutex
 	functions map[[2]string]client.FunctionInfo
+	versions  map[[2]string][]client.FunctionInfo // oldest first
+	warm      map[[2]string]int
+	keeps     []int // what Collect was given
 	calls     map[call.ID]*fakeCall
 	uploads   []api.Upload
 	ready     error
 	info      client.HostInfo
 	deployErr error
+	initLog   string // what every initialisation prints
 	callsErr  error
 	filters   []call.Filter
 	lines     []call.Line    // of every function
@@ -63,11 +67,14 @@ func newFakeHost() *fakeHost {
 			"echo": func(_ context.Context, inv api.Invocation) (*call.Result, error) { return returned(0, inv.Input), nil },
 		},
 		functions: map[[2]string]client.FunctionInfo{},
+		versions:  map[[2]string][]client.FunctionInfo{},
+		warm:      map[[2]string]int{},
 		calls:     map[call.ID]*fakeCall{},
 		more:      make(chan call.Line),
 		following: make(chan struct{}, 1),
 		unfollows: make(chan struct{}, 1),
-		info:      client.HostInfo{Version: "0.1.0", Commit: "abc1234", Cores: 2, Started: epoch, Tenants: 1, Functions: 3, CallsQueued: 4, CallsRunning: 5},
+		info: client.HostInfo{Version: "0.1.0", Commit: "abc1234", Cores: 2, Started: epoch, Tenants: 1, Functions: 3, CallsQueued: 4, CallsRunning: 5,
+			Profile: "dense", MemoryBudgetBytes: 1 << 33, ResidentBytes: 1 << 20, ResidentFunctions: 2, RegionsIdle: 6},
 	}
 }
 
@@ -219,8 +226,10 @@ func (f *fakeHost) Deploy(_ context.Context, up api.Upload) (client.FunctionInfo
 	key := [2]string{up.Tenant, up.Function}
 	_, replaced := f.functions[key]
 	info := client.FunctionInfo{Tenant: up.Tenant, Name: up.Function, Version: "0123456789ab", MemoryBytes: up.MemoryBytes,
-		Timeout: client.Duration(up.Timeout), WasmBytes: int64(len(up.Wasm)), Entry: "_start", Imports: 3, Uploaded: epoch, CompileMs: 1.5}
+		Timeout: client.Duration(up.Timeout), WasmBytes: int64(len(up.Wasm)), Entry: "_start", Imports: 3, Uploaded: epoch, CompileMs: 1.5,
+		Initialised: true, InitialiseMs: 20.5, SnapshotBytes: 32 << 20, StoredBytes: 4 << 20, StartUs: 4.25}
 	f.functions[key] = info
+	info.InitLog = f.initLog
 	return info, !replaced, nil
 }
 
@@ -247,6 +256,59 @@ func (f *fakeHost) Functions(_ context.Context, tenant string) ([]client.Functio
 		return cmp.Or(cmp.Compare(a.Tenant, b.Tenant), cmp.Compare(a.Name, b.Name))
 	})
 	return all, nil
+}
+
+func (f *fakeHost) Versions(ctx context.Context, tenant, function string) (client.VersionList, error) {
+	info, err := f.Function(ctx, tenant, function)
+	if err != nil {
+		return client.VersionList{}, err
+	}
+	list := client.VersionList{Serving: info.Version}
+	for _, v := range slices.Backward(f.versions[[2]string{tenant, function}]) {
+		list.Versions = append(list.Versions, v)
+	}
+	return list, nil
+}
+
+func (f *fakeHost) Rollback(ctx context.Context, tenant, function, version string) (client.FunctionInfo, error) {
+	info, err := f.Function(ctx, tenant, function)
+	if err != nil {
+		return info, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	key := [2]string{tenant, function}
+	at := slices.IndexFunc(f.versions[key], func(v client.FunctionInfo) bool {
+		if version == "" {
+			return v.Version != info.Version
+		}
+		return v.Version == version
+	})
+	switch {
+	case at < 0 && version == "":
+		return info, api.NoPreviousVersion(tenant, function)
+	case at < 0:
+		return info, api.NoSuchVersion(tenant, function, version)
+	}
+	f.functions[key] = f.versions[key][at]
+	return f.functions[key], nil
+}
+
+func (f *fakeHost) Warm(ctx context.Context, tenant, function string, count int) (client.WarmInfo, error) {
+	if _, err := f.Function(ctx, tenant, function); err != nil {
+		return client.WarmInfo{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.warm[[2]string{tenant, function}] = count
+	return client.WarmInfo{Count: count, Ready: min(count, 3), Resident: true}, nil
+}
+
+func (f *fakeHost) Collect(_ context.Context, keep int) (client.CollectInfo, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.keeps = append(f.keeps, keep)
+	return client.CollectInfo{Versions: 1, Modules: 2, Artefacts: 3, Protos: 4, Bytes: 5 << 30}, nil
 }
 
 func (f *fakeHost) Remove(ctx context.Context, tenant, function string) error {

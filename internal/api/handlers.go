@@ -234,6 +234,9 @@ func (h *Handler) followLogs(w http.ResponseWriter, r *http.Request, tenant, fun
 	return nil
 }
 
+// initLogBytesMax bounds the log in the reply to a deploy.
+const initLogBytesMax = 64 << 10
+
 func (h *Handler) handlePutFunction(w http.ResponseWriter, r *http.Request) error {
 	up := Upload{}
 	var err error
@@ -263,6 +266,7 @@ func (h *Handler) handlePutFunction(w http.ResponseWriter, r *http.Request) erro
 	if err != nil {
 		return err
 	}
+	info.InitLog = lastLines(info.InitLog, initLogBytesMax)
 	status := http.StatusOK
 	if created {
 		status = http.StatusCreated
@@ -318,6 +322,84 @@ func (h *Handler) handleDeleteFunction(w http.ResponseWriter, r *http.Request) e
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
+}
+
+func (h *Handler) handleGetVersions(w http.ResponseWriter, r *http.Request) error {
+	tenant, function, err := pathNames(r)
+	if err != nil {
+		return err
+	}
+	if _, err := parseQuery(r); err != nil {
+		return err
+	}
+	list, err := h.host.Versions(r.Context(), tenant, function)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, list)
+}
+
+func (h *Handler) handlePostRollback(w http.ResponseWriter, r *http.Request) error {
+	tenant, function, err := pathNames(r)
+	if err != nil {
+		return err
+	}
+	q, err := parseQuery(r, "version")
+	if err != nil {
+		return err
+	}
+	version, err := q.version("version")
+	if err != nil {
+		return err
+	}
+	// A version that is named where nobody looks must not become a rollback to another.
+	if r.ContentLength != 0 {
+		return badRequest("this route takes no body; name the version in the query (?version=)")
+	}
+	info, err := h.host.Rollback(r.Context(), tenant, function, version)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, info)
+}
+
+func (h *Handler) handlePostWarm(w http.ResponseWriter, r *http.Request) error {
+	tenant, function, err := pathNames(r)
+	if err != nil {
+		return err
+	}
+	q, err := parseQuery(r, "count")
+	if err != nil {
+		return err
+	}
+	if _, ok := q["count"]; !ok {
+		return badRequest("the query lacks count, a number from 0 to %d", warmMax)
+	}
+	count, err := q.number("count", 0, 0, warmMax)
+	if err != nil {
+		return err
+	}
+	info, err := h.host.Warm(r.Context(), tenant, function, count)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, info)
+}
+
+func (h *Handler) handlePostCollect(w http.ResponseWriter, r *http.Request) error {
+	q, err := parseQuery(r, "keep")
+	if err != nil {
+		return err
+	}
+	keep, err := q.number("keep", 0, 1, keepMax)
+	if err != nil {
+		return err
+	}
+	info, err := h.host.Collect(r.Context(), keep)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, info)
 }
 
 func (h *Handler) handleGetHost(w http.ResponseWriter, r *http.Request) error {

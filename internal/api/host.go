@@ -50,7 +50,8 @@ type Host interface {
 	CallLogs(ctx context.Context, id call.ID) ([]call.Line, error)
 
 	// Deploy makes the upload the function's serving version, and tells whether the
-	// function is new.
+	// function is new. Only its info has what initialisation printed (InitLog), of which
+	// the client gets the end.
 	Deploy(ctx context.Context, up Upload) (info client.FunctionInfo, created bool, err error)
 
 	// Function describes the serving version.
@@ -59,6 +60,22 @@ type Host interface {
 	// Functions lists the functions of a tenant, or of all if tenant is empty, by
 	// tenant and name.
 	Functions(ctx context.Context, tenant string) ([]client.FunctionInfo, error)
+
+	// Versions lists the function's versions, newest first.
+	Versions(ctx context.Context, tenant, function string) (client.VersionList, error)
+
+	// Rollback makes another version serve, and describes it: the given one, or if
+	// version is empty the one that served before. It returns NoSuchVersion or
+	// NoPreviousVersion if there is none; the same version then serves on.
+	Rollback(ctx context.Context, tenant, function, version string) (client.FunctionInfo, error)
+
+	// Warm loads the function's code and image and keeps count clean regions at hand,
+	// until the function changes or the host ends; a count of 0 takes that back.
+	Warm(ctx context.Context, tenant, function string, count int) (client.WarmInfo, error)
+
+	// Collect deletes from the store what nothing refers to any more. Of each function
+	// it leaves the newest keep versions; if keep is 0, as many as the host is set to.
+	Collect(ctx context.Context, keep int) (client.CollectInfo, error)
 
 	// Remove takes the function out of service.
 	Remove(ctx context.Context, tenant, function string) error

@@ -44,6 +44,12 @@ var kinds = []kind{
 	{client.CodeNoSuchFunction, 404, "No such function",
 		"The tenant has no function of this name on this host.",
 		"Check the spelling and the tenant with \"faasm ls\", or deploy the function with \"faasm deploy FILE.wasm\"."},
+	{client.CodeNoSuchVersion, 404, "No such version",
+		"The function has no version of this name, or has it no longer: a collection deletes old ones.",
+		"List the versions that are kept with \"faasm versions NAME\". If the one you want is gone, deploy its module again."},
+	{client.CodeNoPreviousVersion, 409, "No previous version",
+		"A rollback that names no version goes back to the one that served before, and no version of this function did, or you are back at the first already.",
+		"Name the version to go to (\"faasm rollback NAME --to VERSION\"); \"faasm versions NAME\" lists them."},
 	{client.CodeNoSuchCall, 404, "No such call",
 		"This host knows no call of this id. A finished call is forgotten after the host's retention time; a synchronous one, whose reply carried everything, much sooner, and a large output of it at once.",
 		"Check the id. If you need results later, start the call asynchronously (\"Prefer: respond-async\") and fetch them within the retention time."},
@@ -130,6 +136,20 @@ func NewProblem(code client.Code, detail string) *client.Problem {
 // NoSuchFunction is the problem of a function that is not deployed.
 func NoSuchFunction(tenant, function string) *client.Problem {
 	p := NewProblem(client.CodeNoSuchFunction, fmt.Sprintf("tenant %s has no function %s", quote(tenant), quote(function)))
+	p.Tenant, p.Function = tenant, function
+	return p
+}
+
+// NoSuchVersion is the problem of a version that the function does not have.
+func NoSuchVersion(tenant, function, version string) *client.Problem {
+	p := NewProblem(client.CodeNoSuchVersion, fmt.Sprintf("function %s has no version %s", quote(function), quote(version)))
+	p.Tenant, p.Function = tenant, function
+	return p
+}
+
+// NoPreviousVersion is the problem of a function that has nothing to go back to.
+func NoPreviousVersion(tenant, function string) *client.Problem {
+	p := NewProblem(client.CodeNoPreviousVersion, fmt.Sprintf("no version of function %s served before this one", quote(function)))
 	p.Tenant, p.Function = tenant, function
 	return p
 }

@@ -22,6 +22,8 @@ const (
 	tailDefault = 100
 	tailMax     = 10_000
 	memoryMax   = 4 << 30 // what a 32-bit linear memory can have
+	warmMax     = 4096    // regions kept at hand for one function
+	keepMax     = 10_000  // versions of a function that a collection keeps
 )
 
 // pathNames returns the tenant and the function that the path names.
@@ -42,6 +44,20 @@ func pathID(r *http.Request) (call.ID, error) {
 		return id, badRequest("call id %s is not 32 hexadecimal digits", quote(r.PathValue("id")))
 	}
 	return id, nil
+}
+
+// validVersion tells whether s can name a version: 12 to 64 hexadecimal digits in lower
+// case. Hosts may make a version a part of a path.
+func validVersion(s string) bool {
+	if len(s) < 12 || len(s) > 64 {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
 }
 
 // query is a request's query in which every key is known and given once: a misspelt
@@ -99,6 +115,15 @@ func (q query) number(key string, other, least, most int) (int, error) {
 		return 0, badRequest("%s=%s is not a number from %d to %d", key, quote(text), least, most)
 	}
 	return n, nil
+}
+
+// version returns "" if the key is not there.
+func (q query) version(key string) (string, error) {
+	version, ok := q[key]
+	if ok && !validVersion(version) {
+		return "", badRequest("%s=%s is not 12 to 64 hexadecimal digits in lower case", key, quote(version))
+	}
+	return version, nil
 }
 
 // flag returns false if the key is not there, and true for the key alone.

@@ -16,7 +16,7 @@ import (
 
 // Invoke runs a call within its request.
 func (h *Host) Invoke(ctx context.Context, inv api.Invocation) (call.ID, *call.Result, func(), error) {
-	req, err := h.request(inv)
+	req, err := h.request(ctx, inv)
 	if err != nil {
 		return call.ID{}, nil, nil, err
 	}
@@ -31,11 +31,11 @@ func (h *Host) Invoke(ctx context.Context, inv api.Invocation) (call.ID, *call.R
 }
 
 // request makes a request of an invocation that this host can take.
-func (h *Host) request(inv api.Invocation) (*call.Request, error) {
+func (h *Host) request(ctx context.Context, inv api.Invocation) (*call.Request, error) {
 	if h.draining.Load() {
 		return nil, api.Draining(drainRetryAfter)
 	}
-	if h.functions.find(inv.Tenant, inv.Function) == nil {
+	if h.functions.lookUp(ctx, inv.Tenant, inv.Function) == nil {
 		return nil, api.NoSuchFunction(inv.Tenant, inv.Function)
 	}
 	req := &call.Request{
@@ -52,7 +52,7 @@ func (h *Host) request(inv api.Invocation) (*call.Request, error) {
 func (h *Host) Submit(ctx context.Context, inv api.Invocation) (call.Record, error) {
 	h.wg.Add(1)
 	defer h.wg.Done()
-	req, err := h.request(inv)
+	req, err := h.request(ctx, inv)
 	if err != nil {
 		return call.Record{}, err
 	}
@@ -148,7 +148,7 @@ func (h *Host) run(c *call.Call) (clean func()) {
 		if _, err := remains.Clean(); err != nil {
 			h.log.Error("clean region", "tenant", req.Tenant, "function", req.Function, "error", err)
 		}
-		v.release()
+		h.functions.release(v)
 	}
 }
 

@@ -24,33 +24,66 @@ import (
 	"github.com/faasm-go/faasm/internal/call"
 	"github.com/faasm-go/faasm/internal/faaslet"
 	"github.com/faasm-go/faasm/internal/linux"
-	"github.com/faasm-go/faasm/internal/registry"
 	"github.com/faasm-go/faasm/internal/sched"
+	"github.com/faasm-go/faasm/internal/seal"
+	"github.com/faasm-go/faasm/internal/vmem"
 )
 
 // Options are a host's. Zero values mean the defaults named beside them.
 type Options struct {
 	DataDir        string        // made if it is not there; required
 	MemoryDefault  uint64        // a function's memory limit; 64 MiB
-	MemoryMax      uint64        // the most a function may ask for; 4 GiB less 64 KiB
+	MemoryMax      uint64        // the most a function may ask for; what the profile allows
 	TimeoutDefault time.Duration // of a function; 30 s
 	TimeoutMax     time.Duration // the most a function may ask for; 1 h
 	InputMax       int64         // bytes of a call's input; 64 MiB
 	OutputMax      int           // bytes of a call's output; 64 MiB
 	Retention      time.Duration // of finished asynchronous calls; 24 h
-	Sched          sched.Options
-	Log            *slog.Logger // nil: discarded
-	Trace          func(string) // if not nil, is given each host call of each guest, as a line
-	Version        string
-	Commit         string
+
+	Registry        string        // directory or URL of the object store; registry in DataDir
+	ClusterKey      string        // file, made if it is not there; cluster.key in DataDir
+	KeepVersions    int           // of each function, that a collection leaves; 10
+	RegistryRefresh time.Duration // between two looks at a registry that other hosts write to; 5 s
+	InitTimeout     time.Duration // of an upload's initialisation; 60 s
+	MemoryBudget    uint64        // bytes of code, images and idle regions kept resident; a quarter of the machine's memory
+	Profile         string        // "fast" or "dense": how much address space a Faaslet has; fast
+
+	Sched   sched.Options
+	Log     *slog.Logger // nil: discarded
+	Trace   func(string) // if not nil, is given each host call of each guest, as a line
+	Version string
+	Commit  string
+}
+
+// Profiles: how much address space each Faaslet has.
+const (
+	// ProfileFast gives a Faaslet all that a 32-bit address reaches, so that its code needs
+	// no bounds checks; some 30,000 fit into a process.
+	ProfileFast = "fast"
+	// ProfileDense gives it 256 MiB. Its code checks each access, and 100,000 fit.
+	ProfileDense = "dense"
+)
+
+var layouts = map[string]vmem.Layout{ProfileFast: vmem.FastLayout, ProfileDense: vmem.DenseLayout}
+
+// defaultBudget is a quarter of the machine's memory.
+func defaultBudget() uint64 {
+	total, err := linux.MemTotal()
+	if err != nil {
+		return 1 << 30
+	}
+	return total / 4
 }
 
 func (o Options) withDefaults() Options {
 	if o.MemoryDefault == 0 {
 		o.MemoryDefault = 64 << 20
 	}
+	if o.Profile == "" {
+		o.Profile = ProfileFast
+	}
 	if o.MemoryMax == 0 {
-		o.MemoryMax = faaslet.MemoryLimitMax
+		o.MemoryMax = faaslet.MemoryMax(layouts[o.Profile])
 	}
 	if o.TimeoutDefault == 0 {
 		o.TimeoutDefault = 30 * time.Second
@@ -67,6 +100,24 @@ func (o Options) withDefaults() Options {
 	if o.Retention == 0 {
 		o.Retention = 24 * time.Hour
 	}
+	if o.Registry == "" {
+		o.Registry = filepath.Join(o.DataDir, "registry")
+	}
+	if o.ClusterKey == "" {
+		o.ClusterKey = filepath.Join(o.DataDir, "cluster.key")
+	}
+	if o.KeepVersions == 0 {
+		o.KeepVersions = 10
+	}
+	if o.RegistryRefresh == 0 {
+		o.RegistryRefresh = 5 * time.Second
+	}
+	if o.InitTimeout == 0 {
+		o.InitTimeout = time.Minute
+	}
+	if o.MemoryBudget == 0 {
+		o.MemoryBudget = defaultBudget()
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -77,13 +128,16 @@ func (o Options) validate() error {
 	switch {
 	case o.DataDir == "":
 		return errors.New("data directory is not set")
-	case o.MemoryMax > faaslet.MemoryLimitMax:
-		return fmt.Errorf("memory maximum of %d bytes exceeds what a 32-bit memory can have, %d", o.MemoryMax, uint64(faaslet.MemoryLimitMax))
+	case layouts[o.Profile] == vmem.Layout{}:
+		return fmt.Errorf("profile %q is neither %s nor %s", o.Profile, ProfileFast, ProfileDense)
+	case o.MemoryMax > faaslet.MemoryMax(layouts[o.Profile]):
+		return fmt.Errorf("memory maximum of %d bytes exceeds what a Faaslet can have with profile %s, %d", o.MemoryMax, o.Profile, faaslet.MemoryMax(layouts[o.Profile]))
 	case o.MemoryDefault > o.MemoryMax:
 		return fmt.Errorf("default memory limit of %d bytes exceeds the maximum, %d", o.MemoryDefault, o.MemoryMax)
 	case o.TimeoutDefault > o.TimeoutMax:
 		return fmt.Errorf("default timeout of %v exceeds the maximum, %v", o.TimeoutDefault, o.TimeoutMax)
-	case o.TimeoutDefault < 0 || o.Retention < 0 || o.InputMax < 0 || o.OutputMax < 0:
+	case o.TimeoutDefault < 0 || o.Retention < 0 || o.InputMax < 0 || o.OutputMax < 0 ||
+		o.KeepVersions < 0 || o.RegistryRefresh < 0 || o.InitTimeout < 0:
 		return errors.New("limits must not be negative")
 	}
 	return nil
@@ -107,6 +161,7 @@ type Host struct {
 	outcomes  [8]atomic.Uint64 // finished calls, by outcome
 
 	draining atomic.Bool
+	ctx      context.Context // done when the host stops
 	stop     context.CancelFunc
 	wg       sync.WaitGroup // background loops, and asynchronous calls being accepted
 }
@@ -139,57 +194,75 @@ func New(opts Options) (h *Host, err error) {
 		return nil, err
 	}
 	undo = append(undo, h.durable.Close)
-	store, err := registry.Open(filepath.Join(opts.DataDir, "registry"))
+	key, err := seal.OpenKey(opts.ClusterKey)
 	if err != nil {
 		return nil, err
 	}
-	undo = append(undo, store.Close)
-
-	limits := hostLimits(opts)
-	h.runtime, err = faaslet.NewRuntime(faaslet.Options{Hosts: limits})
+	h.functions.key = key
+	h.runtime, err = faaslet.NewRuntime(faaslet.Options{
+		Layout: layouts[opts.Profile], Hosts: hostLimits(opts), Key: key, Reclaim: h.functions.reclaim,
+		Arena: vmem.ArenaOptions{MappingsMax: mappingsMax(), RetainMax: opts.MemoryBudget / 2},
+	})
 	if err != nil {
 		return nil, err
 	}
 	undo = append(undo, h.runtime.Close)
 	if opts.Sched.LiveMax == 0 {
-		opts.Sched.LiveMax = liveMax(h.log)
+		opts.Sched.LiveMax = liveMax(h.log, opts.Profile)
 	}
 	if h.sched, err = sched.New(opts.Sched, h.run); err != nil {
 		return nil, err
 	}
 	h.logs = call.NewLogBuffer(call.LogBufferOptions{})
 	h.world = faaslet.World{Host: h, Logs: h.logs, Trace: opts.Trace}
-	if err = h.functions.open(h, store); err != nil {
+	h.ctx, h.stop = context.WithCancel(context.Background())
+	undo = append(undo, func() error { h.stop(); return nil })
+	if err = h.functions.open(h); err != nil {
 		return nil, err
 	}
+	undo = append(undo, h.functions.close)
 	h.metrics = newMetrics(h)
-
-	ctx, stop := context.WithCancel(context.Background())
-	h.stop = stop
 	if err = h.requeue(); err != nil {
 		return nil, err
 	}
-	h.wg.Add(1)
-	go h.sweepLoop(ctx)
+	h.wg.Go(h.sweepLoop)
+	h.wg.Go(h.residentLoop)
+	h.wg.Go(h.collectLoop)
+	if h.functions.store.Shared() {
+		h.wg.Go(h.refreshLoop)
+	}
 	return h, nil
 }
 
-// mapsPerFaaslet is how many of the process's mappings a live Faaslet takes: its stack,
-// its image, and the guard after it.
-const mapsPerFaaslet = 3
+const (
+	// mapsPerFaaslet is how many of the process's mappings a live Faaslet takes: its stack,
+	// its image, and the guard after it.
+	mapsPerFaaslet = 3
+	// mapsSpare is what is left for all else that maps memory: Go's heap, threads, files. A
+	// process that finds none left is ended by Go's allocator.
+	mapsSpare = 4_000
+)
+
+// mappingsMax is how many mappings Faaslets and code may take.
+func mappingsMax() int {
+	maps, err := linux.MaxMapCount()
+	if err != nil {
+		return 0
+	}
+	return max(100, maps-mapsSpare)
+}
 
 // liveMax is how many Faaslets may be alive at once: the default, or what the kernel's
 // limit on mappings allows.
-func liveMax(log *slog.Logger) int {
-	const most, spare = 20_000, 4_000
-	maps, err := linux.MaxMapCount()
-	if err != nil {
-		return most
+func liveMax(log *slog.Logger, profile string) int {
+	most := map[string]int{ProfileFast: 20_000, ProfileDense: 100_000}[profile]
+	n := most
+	if limit := mappingsMax() / mapsPerFaaslet; limit > 0 {
+		n = min(most, limit)
 	}
-	n := max(16, min(most, (maps-spare)/mapsPerFaaslet))
 	if n < most {
-		log.Warn("vm.max_map_count limits how many Faaslets can be alive", "max_map_count", maps, "live_max", n,
-			"remedy", fmt.Sprintf("sysctl vm.max_map_count=%d", most*mapsPerFaaslet+spare))
+		log.Warn("vm.max_map_count limits how many Faaslets can be alive", "live_max", n,
+			"remedy", fmt.Sprintf("sysctl vm.max_map_count=%d", most*mapsPerFaaslet+mapsSpare))
 	}
 	return n
 }
@@ -249,24 +322,26 @@ const drainRetryAfter = 5 * time.Second
 func (h *Host) Info() client.HostInfo {
 	st := h.sched.Stats()
 	tenants, functions := h.functions.count()
+	_, idle := h.functions.regions()
 	return client.HostInfo{
 		Version: h.opts.Version, Commit: h.opts.Commit, Cores: cores(), Started: h.started.UTC(),
 		Tenants: tenants, Functions: functions, CallsQueued: st.Waiting, CallsRunning: st.Live,
+		Profile: h.opts.Profile, MemoryBudgetBytes: h.opts.MemoryBudget, ResidentBytes: h.functions.resident.bytes(),
+		ResidentFunctions: h.functions.resident.count(), RegionsIdle: idle,
 	}
 }
 
 // sweepLoop deletes what the log need not keep any longer.
-func (h *Host) sweepLoop(ctx context.Context) {
-	defer h.wg.Done()
+func (h *Host) sweepLoop() {
 	const every = time.Minute
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		select {
-		case <-ctx.Done():
+		case <-h.ctx.Done():
 			return
 		case now := <-tick.C:
-			if _, err := h.durable.Sweep(ctx, now); err != nil && ctx.Err() == nil {
+			if _, err := h.durable.Sweep(h.ctx, now); err != nil && h.ctx.Err() == nil {
 				h.log.Error("sweep call log", "error", err)
 			}
 		}

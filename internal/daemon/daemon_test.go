@@ -62,7 +62,7 @@ func TestNew_refusesBadOptions(t *testing.T) {
 	}{
 		{Options{}, "data directory is not set"},
 		{Options{DataDir: "/proc/none/such"}, "/proc/none"},
-		{Options{DataDir: t.TempDir(), MemoryMax: 5 << 30}, "exceeds what a 32-bit memory can have"},
+		{Options{DataDir: t.TempDir(), MemoryMax: 5 << 30}, "exceeds what a Faaslet can have with profile fast"},
 		{Options{DataDir: t.TempDir(), MemoryDefault: 2 << 20, MemoryMax: 1 << 20}, "default memory limit"},
 		{Options{DataDir: t.TempDir(), TimeoutDefault: 2 * time.Hour}, "default timeout"},
 		{Options{DataDir: t.TempDir(), OutputMax: -1}, "must not be negative"},
@@ -126,7 +126,7 @@ func TestDeploy_replacesUnderLoad(t *testing.T) {
 	}
 	close(stop)
 	wg.Wait()
-	if n := h.functions.inUse(); n != 0 {
+	if n, _ := h.functions.regions(); n != 0 {
 		t.Errorf("%d regions are in use", n)
 	}
 }

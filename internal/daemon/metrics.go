@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"sync/atomic"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
@@ -20,13 +22,23 @@ func newMetrics(h *Host) *prometheus.Registry {
 	gauge("faaslets_parked", "Faaslets that wait for a call they chained.", func() float64 { return float64(h.sched.Stats().Parked) })
 	gauge("calls_waiting", "Calls that wait to start.", func() float64 { return float64(h.sched.Stats().Waiting) })
 	gauge("regions", "Memory regions that exist, used or not.", func() float64 { return float64(h.runtime.Regions()) })
-	gauge("regions_in_use", "Memory regions that a Faaslet holds, or that are being cleaned.", func() float64 { return float64(h.functions.inUse()) })
+	gauge("regions_in_use", "Memory regions that a Faaslet holds, or that are being cleaned.", func() float64 { n, _ := h.functions.regions(); return float64(n) })
+	gauge("regions_idle", "Clean memory regions at hand.", func() float64 { _, n := h.functions.regions(); return float64(n) })
+	gauge("functions_resident", "Functions whose code and image are in memory.", func() float64 { return float64(h.functions.resident.count()) })
+	gauge("resident_bytes", "What code, images and clean regions keep in memory.", func() float64 { return float64(h.functions.resident.bytes()) })
+	gauge("memory_budget_bytes", "What they may keep.", func() float64 { return float64(h.opts.MemoryBudget) })
+	counter := func(name, help string, labels prometheus.Labels, value *atomic.Uint64) {
+		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "faasm", Name: name, Help: help, ConstLabels: labels},
+			func() float64 { return float64(value.Load()) }))
+	}
+	counter("functions_evicted_total", "Functions whose code was given up to keep the memory budget.", nil, &h.functions.resident.evicted)
+	for how := range h.functions.loads {
+		counter("functions_loaded_total", "Functions whose code was loaded, by what had to be done.", prometheus.Labels{"how": loadedHow(how).String()}, &h.functions.loads[how])
+	}
 	gauge("functions", "Functions deployed.", func() float64 { _, n := h.functions.count(); return float64(n) })
 	for o := range h.outcomes {
-		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Namespace: "faasm", Name: "calls_total", Help: "Calls that have ended, chained ones included, by outcome.",
-			ConstLabels: prometheus.Labels{"outcome": call.Outcome(o).String()},
-		}, func() float64 { return float64(h.outcomes[o].Load()) }))
+		counter("calls_total", "Calls that have ended, chained ones included, by outcome.",
+			prometheus.Labels{"outcome": call.Outcome(o).String()}, &h.outcomes[o])
 	}
 	return r
 }

@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/faasm-go/faasm/internal/call"
 	"github.com/faasm-go/faasm/internal/engine"
 	"github.com/faasm-go/faasm/internal/hostif"
+	"github.com/faasm-go/faasm/internal/proto"
+	"github.com/faasm-go/faasm/internal/seal"
 	"github.com/faasm-go/faasm/internal/vmem"
 	"github.com/faasm-go/faasm/internal/wasm"
 )
@@ -21,11 +23,17 @@ type Runtime struct {
 	opts   Options
 }
 
-// Options are a Runtime's. The zero value is what production uses.
+// Options are a Runtime's. The zero value of each is what production uses.
 type Options struct {
 	Layout  vmem.Layout // zero: vmem.FastLayout
-	IdleMax int         // clean regions kept at hand for each function; zero: 64
+	Arena   vmem.ArenaOptions
+	IdleMax int // clean regions kept at hand for each function; zero: 64
 	Hosts   hostif.Limits
+	// Key is what the random numbers of initialisation are derived from; zero: a new one.
+	Key seal.Key
+	// Reclaim, if not nil, is asked to give up idle regions and unused code when there is
+	// no room for more; see vmem.ErrExhausted.
+	Reclaim func()
 	// Epochs and NoGates build the code that the compute bench compares ours with.
 	Epochs, NoGates bool
 }
@@ -41,7 +49,13 @@ func NewRuntime(opts Options) (*Runtime, error) {
 	if opts.Hosts == (hostif.Limits{}) {
 		opts.Hosts = hostif.DefaultLimits
 	}
-	arena, err := vmem.NewArena(opts.Layout)
+	if opts.Key == (seal.Key{}) {
+		opts.Key = seal.NewKey()
+	}
+	if opts.Reclaim == nil {
+		opts.Reclaim = func() {}
+	}
+	arena, err := vmem.NewArena(opts.Layout, opts.Arena)
 	if err != nil {
 		return nil, err
 	}
@@ -61,6 +75,22 @@ func NewRuntime(opts Options) (*Runtime, error) {
 // Regions is the number of regions that exist, used or not.
 func (rt *Runtime) Regions() int { return rt.arena.Regions() }
 
+// IdleBytes is the memory that clean regions retain for the next Faaslets.
+func (rt *Runtime) IdleBytes() uint64 { return rt.arena.IdleBytes() }
+
+// MemoryMax is the most memory that a function can be given.
+func (rt *Runtime) MemoryMax() uint64 { return MemoryMax(rt.opts.Layout) }
+
+// MemoryMax is the most memory that a function can be given in regions of a layout. Of the
+// whole address space the last Wasm page stays unused, so that no length overflows 32 bits.
+func MemoryMax(l vmem.Layout) uint64 { return min(l.Reservation, 4<<30-vmem.WasmPageSize) }
+
+// Fingerprint names what an artefact of this runtime can run on: the engine's version and
+// settings, and the machine's instructions.
+func (rt *Runtime) Fingerprint() string {
+	return fmt.Sprintf("%s-%d", rt.engine.Fingerprint(), manifestFormat)
+}
+
 // Close frees everything. All Codes must have been closed, and no Faaslet may be running.
 func (rt *Runtime) Close() error {
 	rt.engine.Close()
@@ -73,20 +103,17 @@ type Limits struct {
 	Timeout   time.Duration // of a run, waiting included
 }
 
-// MemoryLimitMax is the most memory that a function can be given: the last Wasm page of
-// the address space stays unused, so that no length overflows 32 bits.
-const MemoryLimitMax = 4<<30 - vmem.WasmPageSize
-
 // Step is a step of a function's life (DESIGN section 3) at which an upload can fail.
 type Step string
 
 const (
-	StepValidate Step = "validate"
-	StepPrepare  Step = "prepare"
-	StepLink     Step = "link"  // an import that no dialect of the host interface has
-	StepEntry    Step = "entry" // no entry point, or one of another type
-	StepLimit    Step = "limit" // the module needs more than its limits allow
-	StepCompile  Step = "compile"
+	StepValidate   Step = "validate"
+	StepPrepare    Step = "prepare"
+	StepLink       Step = "link"  // an import that no dialect of the host interface has
+	StepEntry      Step = "entry" // no entry point, or one of another type
+	StepLimit      Step = "limit" // the module needs more than its limits allow
+	StepCompile    Step = "compile"
+	StepInitialise Step = "initialise"
 )
 
 // BuildError says at which step an upload failed, and why, to its author.
@@ -98,43 +125,32 @@ type BuildError struct {
 func (e *BuildError) Error() string { return e.Err.Error() }
 func (e *BuildError) Unwrap() error { return e.Err }
 
-// Code is one version of a function, ready to run: machine code, image, and clean regions
-// at hand. It is safe for concurrent use.
+// Code is one version of a function. It is compiled (Compile) or loaded (Load), is given
+// the Proto-Faaslet that its Faaslets start from (Initialise, StartFrom), and then runs
+// calls, many at once.
 type Code struct {
-	rt     *Runtime
-	module *engine.Module
-	pool   *vmem.Pool
-	limits Limits
+	rt       *Runtime
+	module   *engine.Module
+	manifest manifest
+	limits   Limits
+	data     []vmem.Segment // the module's data, until it is initialised; nil in a loaded one
 
-	// Immutable after Build.
-	steps         []step // what a call of the entry point runs, in order
-	table         string // the reserved name of table 0
-	mallocsOutput bool
-	imports       int
-	CompileTime   time.Duration
+	// CompileTime is how long the engine took; zero if the code was loaded.
+	CompileTime time.Duration
+
+	// Set by StartFrom.
+	pool      *vmem.Pool
+	imageSize uint64 // bytes in the snapshot
 
 	// slowRuns tells whether the function's runs are long, so that their CPU time is to be
 	// measured; see Code.cpu.
 	slowRuns atomic.Int32
 }
 
-// A step is an export that a call runs.
-type step struct {
-	export  string
-	results int
-	entry   bool // the last one, whose result is the return code
-}
-
-// Entry points, in the order of preference (ABI section 0).
-const (
-	entryCall  = "faasm_call"
-	entryMain  = "__main_void" // a main() linked as a reactor
-	entryStart = "_start"
-)
-
-// Build validates, prepares and compiles an uploaded module. Its errors are *BuildError.
-func (rt *Runtime) Build(bin []byte, limits Limits) (*Code, error) {
-	fail := func(s Step, err error) (*Code, error) { return nil, &BuildError{Step: s, Err: err} }
+// Compile validates, prepares and compiles an upload. Its errors are *BuildError. The caller
+// closes the code.
+func (rt *Runtime) Compile(bin []byte, limits Limits) (*Code, error) {
+	fail := func(s Step, err error) (*Code, error) { return nil, &BuildError{s, err} }
 
 	prepared, err := wasm.Prepare(bin, wasm.Options{NoGates: rt.opts.NoGates})
 	if err != nil {
@@ -143,46 +159,44 @@ func (rt *Runtime) Build(bin []byte, limits Limits) (*Code, error) {
 	if err := rt.engine.Validate(bin); err != nil {
 		return fail(StepValidate, err)
 	}
-	if err := checkImports(prepared.Imports); err != nil {
-		return fail(StepLink, err)
+	c := &Code{rt: rt, limits: limits, data: segments(prepared.Image)}
+	if c.manifest, err = describe(bin, prepared); err != nil {
+		return nil, err
 	}
-	c := &Code{rt: rt, limits: limits, imports: len(prepared.Imports)}
-	if c.steps, err = entrySteps(prepared); err != nil {
-		return fail(StepEntry, err)
-	}
-	size := prepared.Memory.Min * vmem.WasmPageSize
-	if size > limits.MemoryMax {
+	if size := c.manifest.MemoryMin; size > limits.MemoryMax {
 		return fail(StepLimit, fmt.Errorf("the module's memory begins with %d KiB, and its limit is %d KiB: raise the limit (--memory) or link with less initial memory",
 			size>>10, limits.MemoryMax>>10))
 	}
-	growsTables := false
-	for _, t := range prepared.Tables {
-		growsTables = growsTables || t.Grows
-		if t.Index == 0 {
-			c.table = t.Export
-		}
+	if err := rt.hold(); err != nil {
+		return nil, err
 	}
-	c.mallocsOutput = mallocsOutput(prepared)
-
 	start := time.Now()
-	if c.module, err = rt.engine.Compile(prepared.Code, growsTables); err != nil {
+	if c.module, err = rt.engine.Compile(prepared.Code, c.manifest.GrowsTables); err != nil {
+		rt.release()
 		return fail(StepCompile, err)
 	}
 	c.CompileTime = time.Since(start)
-	img, err := vmem.NewImage(size, segments(prepared.Image))
-	if err != nil {
-		c.module.Close()
-		return fail(StepCompile, err)
-	}
-	c.pool = vmem.NewPool(rt.arena, img, rt.opts.IdleMax)
-	// Mapping a region costs twenty fresh starts: the first calls should not pay for it. A
-	// host without room for more serves on, and tells each call that it can't run.
-	_ = c.pool.Warm(warmRegions)
 	return c, nil
 }
 
-// warmRegions is how many regions a function has at hand when it is deployed.
-const warmRegions = 2
+// codeMappings is how many of the process's mappings loaded code takes: three for the
+// engine, and the image.
+const codeMappings = 4
+
+// hold makes sure that there are mappings for another piece of code.
+func (rt *Runtime) hold() error {
+	err := rt.arena.Hold(codeMappings)
+	if errors.Is(err, vmem.ErrExhausted) {
+		rt.opts.Reclaim()
+		err = rt.arena.Hold(codeMappings)
+	}
+	if err != nil {
+		return fmt.Errorf("load code: %w", err)
+	}
+	return nil
+}
+
+func (rt *Runtime) release() { _ = rt.arena.Hold(-codeMappings) }
 
 func segments(in []wasm.Segment) []vmem.Segment {
 	out := make([]vmem.Segment, len(in))
@@ -192,130 +206,198 @@ func segments(in []wasm.Segment) []vmem.Segment {
 	return out
 }
 
-// Close frees the code once no Faaslet runs it.
-//
-// Preconditions: no Run will be called again, and every Remains has been cleaned.
-func (c *Code) Close() error {
-	err := c.pool.Close()
-	c.module.Close()
-	return err
+// Load makes code of an artefact, which must come from Artefact: machine code from anywhere
+// else can do anything, so the caller has authenticated it. It returns ErrArtefact if this
+// host can't run it. The caller closes the code.
+func (rt *Runtime) Load(artefact []byte, limits Limits) (*Code, error) {
+	m, code, err := decodeArtefact(artefact)
+	if err != nil {
+		return nil, err
+	}
+	c := &Code{rt: rt, limits: limits, manifest: m}
+	if err := rt.hold(); err != nil {
+		return nil, err
+	}
+	if c.module, err = rt.engine.Load(code, m.GrowsTables); err != nil {
+		rt.release()
+		return nil, fmt.Errorf("%w: %w", ErrArtefact, err)
+	}
+	return c, nil
 }
 
+// Artefact is the code in the form that Load takes, on hosts with the same Fingerprint.
+func (c *Code) Artefact() ([]byte, error) {
+	code, err := c.module.Serialize()
+	if err != nil {
+		return nil, err
+	}
+	return encodeArtefact(c.manifest, code)
+}
+
+// Module is the SHA-256 of the upload, hexadecimal.
+func (c *Code) Module() string { return c.manifest.Module }
+
 // Entry is the export that a call begins with.
-func (c *Code) Entry() string { return c.steps[len(c.steps)-1].export }
+func (c *Code) Entry() string { return c.manifest.Entry.Export }
 
 // Imports is how many functions of the host interface the module imports.
-func (c *Code) Imports() int { return c.imports }
+func (c *Code) Imports() int { return c.manifest.Imports }
+
+// Initialises tells whether the module has anything to run before its first call.
+func (c *Code) Initialises() bool { return len(c.manifest.Init) > 0 }
+
+// StartFrom has the code's Faaslets start from a Proto-Faaslet. It returns an error, and
+// the code is as it was, if that is another module's, or larger than the memory limit.
+//
+// Preconditions: it has not been called before.
+func (c *Code) StartFrom(p *proto.File) error {
+	if c.pool != nil {
+		panic("BUG: code is given a second Proto-Faaslet")
+	}
+	s := p.Snapshot()
+	plan, err := c.manifest.restore(s, c.limits)
+	if err != nil {
+		return fmt.Errorf("start from Proto-Faaslet %s: %w", p.Hash(), err)
+	}
+	img, err := p.Image()
+	if err != nil {
+		return err
+	}
+	pool := vmem.NewPool(c.rt.arena, img, c.rt.opts.IdleMax)
+	if err := c.module.SetRestore(plan); err != nil {
+		return errors.Join(fmt.Errorf("start from Proto-Faaslet %s: %w", p.Hash(), err), pool.Close())
+	}
+	c.pool, c.imageSize, c.data = pool, img.Bytes(), nil
+	return nil
+}
+
+// Build compiles and initialises an upload and makes it ready to run: all that a host does
+// with it, but for keeping it. Its errors are *BuildError.
+func (rt *Runtime) Build(bin []byte, limits Limits) (*Code, error) {
+	c, err := rt.Compile(bin, limits)
+	if err != nil {
+		return nil, err
+	}
+	fail := func(err error) (*Code, error) {
+		return nil, errors.Join(&BuildError{StepInitialise, err}, c.Close())
+	}
+	cl := call.New(&call.Request{ID: call.NewID(), Accepted: time.Now(), Attempt: 1}, nil)
+	p, result, err := c.Initialise(cl, limits.Timeout, nil)
+	if err != nil {
+		return fail(err)
+	}
+	if p == nil {
+		return fail(errors.New(result.Failure.Message))
+	}
+	defer p.Close()
+	if err := c.StartFrom(p); err != nil {
+		return fail(err)
+	}
+	c.Warm()
+	return c, nil
+}
+
+// Warm has a few regions at hand, if there is room: mapping one costs twenty fresh starts,
+// which the first calls of a function should not pay for.
+func (c *Code) Warm() {
+	const regions = 2
+	_ = c.pool.Warm(regions)
+}
+
+// Keep has n regions kept at hand from now on, however many calls come and go, as far as
+// there is room.
+func (c *Code) Keep(n int) {
+	c.pool.SetKeep(n)
+	_ = c.pool.Warm(n)
+}
+
+// Trim gives up idle regions until at most keep are left.
+func (c *Code) Trim(keep int) { c.pool.Trim(keep) }
+
+// Idle is the number of regions at hand.
+func (c *Code) Idle() int { return c.pool.Idle() }
 
 // InUse is the number of Faaslets that hold a region.
 func (c *Code) InUse() int { return c.pool.InUse() }
 
-func checkImports(imports []wasm.Import) error {
-	for _, imp := range imports {
-		f, ok := hostif.Lookup(imp.Module, imp.Name)
-		if !ok {
-			if !hostif.HasModule(imp.Module) {
-				return fmt.Errorf("import %s.%s: there is no host module %q; a function imports from faasm, wasi_snapshot_preview1 or env", imp.Module, imp.Name, imp.Module)
-			}
-			return fmt.Errorf("import %s.%s: the host interface has no such function", imp.Module, imp.Name)
-		}
-		if want := (wasm.FuncType{Params: valTypes(f.Params), Results: valTypes(f.Results)}); !imp.Type.Equal(want) {
-			return fmt.Errorf("import %s.%s: the module takes it for %s, but it is %s", imp.Module, imp.Name, imp.Type, want)
-		}
-	}
-	return nil
+// Bytes is about what the code keeps in memory besides its regions: machine code, what the
+// engine knows of it, and the image.
+func (c *Code) Bytes() uint64 {
+	// For each loaded module the engine keeps tables of types, functions and trap sites,
+	// and the allocators and the page tables have their part.
+	const fixed = 32 << 10
+	return fixed + c.module.CodeBytes() + c.imageSize
 }
 
-func valTypes(in []engine.ValType) []wasm.ValType {
-	var out []wasm.ValType
-	for _, t := range in {
-		out = append(out, [...]wasm.ValType{engine.I32: wasm.I32, engine.I64: wasm.I64, engine.F32: wasm.F32, engine.F64: wasm.F64}[t])
+// Close frees the code once no Faaslet runs it.
+//
+// Preconditions: no Run will be called again, and every Remains has been cleaned.
+func (c *Code) Close() error {
+	var err error
+	if c.pool != nil {
+		err = c.pool.Close()
 	}
-	return out
+	c.module.Close()
+	c.rt.release()
+	return err
 }
 
-// entrySteps finds what a call runs.
-func entrySteps(p *wasm.Prepared) ([]step, error) {
-	exported := map[string]wasm.FuncType{}
-	var names []string
-	for _, e := range p.Exports {
-		if e.Kind == wasm.ExternFunc {
-			exported[e.Name] = e.Type
-			names = append(names, e.Name)
-		}
-	}
-	var steps []step
-	add := func(name string, results ...wasm.ValType) (bool, error) {
-		t, ok := exported[name]
-		if !ok {
-			return false, nil
-		}
-		want := wasm.FuncType{Results: results}
-		if !t.Equal(want) && !(len(t.Params) == 0 && len(t.Results) == 0 && name == "faasm_init") {
-			return false, fmt.Errorf("export %s is a function %s; it must be %s", name, t, want)
-		}
-		steps = append(steps, step{export: name, results: len(t.Results)})
-		return true, nil
-	}
-	if p.Start != "" {
-		steps = append(steps, step{export: p.Start})
-	}
-	entry := ""
-	for _, name := range []string{entryCall, entryMain, entryStart} {
-		if _, ok := exported[name]; ok {
-			entry = name
-			break
-		}
-	}
-	if entry == "" {
-		return nil, fmt.Errorf("the module exports neither faasm_call nor _start (it exports %s): link it as a command, or as a reactor with --export=faasm_call", list(names))
-	}
-	if entry != entryStart {
-		if ok, err := add("_initialize"); err != nil {
-			return nil, err
-		} else if !ok {
-			if _, err := add("__wasm_call_ctors"); err != nil {
-				return nil, err
-			}
-		}
-	}
-	for _, name := range []string{"faasm_init", "_faasm_zygote"} {
-		if ok, err := add(name, wasm.I32); err != nil {
-			return nil, err
-		} else if ok {
-			break
-		}
-	}
-	var results []wasm.ValType
-	if entry != entryStart {
-		results = []wasm.ValType{wasm.I32}
-	}
-	if _, err := add(entry, results...); err != nil {
-		return nil, err
-	}
-	steps[len(steps)-1].entry = true
-	return steps, nil
-}
-
-func list(names []string) string {
-	const most = 8
-	if len(names) == 0 {
-		return "no function"
-	}
-	if len(names) > most {
-		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
-	}
-	return strings.Join(names, ", ")
-}
-
-// mallocsOutput tells which dialect the guest speaks; see hostif.Dialect2020.
-func mallocsOutput(p *wasm.Prepared) bool {
-	for _, imp := range p.Imports {
-		if imp.Module == "env" && slices.Contains(hostif.Dialect2020, imp.Name) {
-			return false
-		}
-	}
-	return slices.ContainsFunc(p.Exports, func(e wasm.Export) bool {
-		return e.Kind == wasm.ExternFunc && e.Name == "malloc"
+// instance makes an instance that will live in region.
+func (c *Code) instance(region *vmem.Region) engine.Instance {
+	return c.module.NewInstance(engine.Memory{
+		Base: region.Base, Size: region.Image().Size, Limit: c.limits.MemoryMax, Reserved: c.rt.opts.Layout.Reservation,
+		Gate: region.Gate.Addr, StackTop: region.StackTop(), StackLen: region.StackLen(),
 	})
+}
+
+// take takes a clean region of the pool, for which others may have to give up theirs.
+func (c *Code) take(pool *vmem.Pool) (*vmem.Region, error) {
+	region, err := pool.Take()
+	if errors.Is(err, vmem.ErrExhausted) {
+		c.rt.opts.Reclaim()
+		region, err = pool.Take()
+	}
+	return region, err
+}
+
+// MeasureStart makes a few Faaslets that run nothing, and returns what one of them takes:
+// from a region at hand to an instance with its state restored.
+func (c *Code) MeasureStart() (time.Duration, error) {
+	const rounds = 9
+	var times []time.Duration
+	for range rounds {
+		start := time.Now()
+		region, err := c.take(c.pool)
+		if err != nil {
+			return 0, err
+		}
+		instance := c.instance(region)
+		event := instance.Instantiate()
+		times = append(times, time.Since(start))
+		if event != engine.Finished {
+			err = errors.New(instance.Trap().Message)
+		}
+		_, cleanErr := Remains{code: c, region: region, instance: instance}.Clean()
+		if err := errors.Join(err, cleanErr); err != nil {
+			return 0, err
+		}
+	}
+	slices.Sort(times)
+	return times[rounds/2], nil
+}
+
+// Bare instantiates the function, calls its entry point and cleans up, with nothing
+// around it. It is for measuring what the rest of Run costs; a guest that calls the host
+// can't be run so.
+func (c *Code) Bare() error {
+	region, err := c.pool.Take()
+	if err != nil {
+		return err
+	}
+	instance := c.instance(region)
+	if event := instance.Start(c.manifest.Entry.Export, c.manifest.Entry.Results); event != engine.Finished {
+		err = fmt.Errorf("%s stopped with event %d", c.manifest.Entry.Export, event)
+	}
+	_, cleanErr := Remains{code: c, region: region, instance: instance}.Clean()
+	return errors.Join(err, cleanErr)
 }

@@ -5,12 +5,13 @@
 // carries the call: take a clean region, instantiate, run, serve what the guest asks of
 // the host, tell how it ended. The region is cleaned after the reply (Remains.Clean).
 //
+// What they start from is a Proto-Faaslet, made once by Code.Initialise.
+//
 // The package does not decide when a call runs, nor hold it back while the host is busy
 // (sched does), and does not know what the host functions do (hostif does).
 package faaslet
 
 import (
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -62,7 +63,7 @@ func (c *Code) Run(cl *call.Call, w *World) (call.Result, Remains) {
 		result.Finished = started
 		return result, Remains{}
 	}
-	region, err := c.pool.Take()
+	region, err := c.take(c.pool)
 	if err != nil {
 		result.Outcome = call.Refused
 		result.Failure = &call.Failure{Message: fmt.Sprintf("the host has no memory for another Faaslet: %v", err)}
@@ -78,28 +79,19 @@ func (c *Code) Run(cl *call.Call, w *World) (call.Result, Remains) {
 		region: region,
 		guest: hostif.Guest{
 			Instance: instance, Call: cl, Host: w.Host, Limits: &c.rt.opts.Hosts, Log: w.Logs.Writer(cl.Request()),
-			Name: cl.Request().Function, MallocsOutput: c.mallocsOutput, Table: c.table, Trace: w.Trace,
+			Name: cl.Request().Function, MallocsOutput: c.manifest.MallocsOutput, Table: c.manifest.Table, Trace: w.Trace,
 		},
 	}
 	f.guest.Run = f.drive
 	taken := time.Since(started)
 
-	stop := cl.OnCancel(f.interrupt)
-	var timer *time.Timer
-	if d := cl.Deadline(); !d.IsZero() {
-		timer = time.AfterFunc(time.Until(d), func() { cl.Cancel(call.DeadlineExceeded) })
-	}
-	end := f.run(cl.Request().Entry)
-	if timer != nil {
-		timer.Stop()
-	}
-	stop()
-	f.openGate()
+	var e end
+	f.guarded(func() { e = f.run(cl.Request().Entry) })
 	f.guest.Log.Close()
 
 	result.Finished = time.Now()
 	remains := Remains{code: c, region: region, instance: instance}
-	f.conclude(end, &result)
+	f.conclude(e, &result)
 	remains.deep = result.Outcome != call.Returned
 	result.Usage.Start = taken + instance.StartTime()
 	result.Usage.Wall = result.Finished.Sub(started)
@@ -109,12 +101,20 @@ func (c *Code) Run(cl *call.Call, w *World) (call.Result, Remains) {
 	return result, remains
 }
 
-// instance makes an instance that will live in region.
-func (c *Code) instance(region *vmem.Region) engine.Instance {
-	return c.module.NewInstance(engine.Memory{
-		Base: region.Base, Size: region.Image().Size, Limit: c.limits.MemoryMax, Reserved: c.rt.opts.Layout.Reservation,
-		Gate: region.Gate.Addr, StackTop: region.StackTop(), StackLen: region.StackLen(),
-	})
+// guarded runs the guest while whoever cancels its call, or its deadline, can stop it.
+func (f *Faaslet) guarded(run func()) {
+	cl := f.guest.Call
+	stop := cl.OnCancel(f.interrupt)
+	var timer *time.Timer
+	if d := cl.Deadline(); !d.IsZero() {
+		timer = time.AfterFunc(time.Until(d), func() { cl.Cancel(call.DeadlineExceeded) })
+	}
+	run()
+	if timer != nil {
+		timer.Stop()
+	}
+	stop()
+	f.openGate()
 }
 
 const (
@@ -144,31 +144,25 @@ func (c *Code) cpu(instance engine.Instance, busy time.Duration) time.Duration {
 	return busy
 }
 
-// end is how a run ended.
+// end is how a run ended, and in which step.
 type end struct {
 	event engine.Event
-	step  int
+	step  step
 }
 
-// run runs the steps of a call, or the function of the table that entry names.
+// run runs a call: the module's entry point, or the function of the table that entry names.
 func (f *Faaslet) run(entry call.Entry) end {
-	steps := f.code.steps
-	for i, s := range steps {
-		var event engine.Event
-		if s.entry && entry.Table {
-			event = f.guest.Instance.StartTable(f.code.table, entry.Index)
-		} else {
-			event = f.guest.Instance.Start(s.export, s.results)
-		}
-		event = f.drive(event)
-		if event != engine.Finished || (!s.entry && s.results > 0 && uint32(f.guest.Instance.Result()) != 0) {
-			return end{event, i}
-		}
-		if s.entry {
-			return end{event, i}
+	m := &f.code.manifest
+	if m.Drop != "" {
+		// The segments that were dropped during initialisation are whole in a new instance.
+		if event := f.guest.Instance.Start(m.Drop, 0); event != engine.Finished {
+			return end{event, step{Export: m.Drop}}
 		}
 	}
-	panic("BUG: a function without an entry point")
+	if entry.Table {
+		return end{f.drive(f.guest.Instance.StartTable(m.Table, entry.Index)), m.Entry}
+	}
+	return end{f.drive(f.guest.Instance.Start(m.Entry.Export, m.Entry.Results)), m.Entry}
 }
 
 // drive serves the guest's host calls until it stops for another reason. It returns
@@ -220,16 +214,12 @@ func (f *Faaslet) openGate() {
 // conclude fills in the outcome.
 func (f *Faaslet) conclude(e end, r *call.Result) {
 	g := &f.guest
-	s := f.code.steps[e.step]
 	switch {
-	case e.event == engine.Finished && s.entry:
+	case e.event == engine.Finished:
 		r.Outcome = call.Returned
-		if s.results > 0 || g.Call.Request().Entry.Table {
+		if e.step.Results > 0 || g.Call.Request().Entry.Table {
 			r.ReturnCode = int32(uint32(g.Instance.Result()))
 		}
-	case e.event == engine.Finished:
-		r.Outcome = call.Trapped
-		r.Failure = &call.Failure{Message: fmt.Sprintf("initialisation: %s returned %d", s.export, int32(uint32(g.Instance.Result())))}
 	case e.event == engine.HostCall && g.Exited:
 		r.Outcome, r.ReturnCode = call.Returned, g.ExitCode
 	case e.event == engine.NoEntry:
@@ -251,7 +241,7 @@ func (f *Faaslet) concludeDeath(e end, r *call.Result) {
 	if _, cancelled := g.Call.Cancelled(); cancelled {
 		r.Outcome, r.Failure = cancelledResult(g.Call, r.Started)
 		if trap != nil {
-			r.Failure.Backtrace = frames(trap) // where it was stopped
+			r.Failure.Backtrace = f.frames(trap) // where it was stopped
 		}
 		return
 	}
@@ -259,7 +249,7 @@ func (f *Faaslet) concludeDeath(e end, r *call.Result) {
 		panic("BUG: a guest was dropped for no reason")
 	}
 	r.Outcome = call.Trapped
-	r.Failure = &call.Failure{Message: trap.Message, Backtrace: frames(trap)}
+	r.Failure = &call.Failure{Message: trap.Message, Backtrace: f.frames(trap)}
 	if trap.Code == engine.StackOverflow {
 		r.Failure.Message = fmt.Sprintf("call stack exhausted: the recursion is too deep for the %d KiB of native stack", engine.GuestStack(f.code.rt.opts.Layout.Stack)>>10)
 	}
@@ -286,10 +276,14 @@ func cancelledResult(cl *call.Call, started time.Time) (call.Outcome, *call.Fail
 	return cause, &call.Failure{Message: message}
 }
 
-func frames(t *engine.Trap) []call.Frame {
-	out := make([]call.Frame, len(t.Frames))
-	for i, fr := range t.Frames {
-		out[i] = call.Frame{FuncIndex: fr.FuncIndex, FuncName: fr.FuncName, Offset: fr.Offset}
+// frames is a trap's backtrace in the author's functions: those that preparation added are
+// part of the instruction that they stand for.
+func (f *Faaslet) frames(t *engine.Trap) []call.Frame {
+	var out []call.Frame
+	for _, fr := range t.Frames {
+		if fr.FuncIndex < f.code.manifest.NumFuncs {
+			out = append(out, call.Frame{FuncIndex: fr.FuncIndex, FuncName: fr.FuncName, Offset: fr.Offset})
+		}
 	}
 	return out
 }
@@ -308,23 +302,4 @@ func (r Remains) Clean() (dirty int, err error) {
 		}
 	}
 	return r.code.pool.Give(r.region, size)
-}
-
-// Bare instantiates the function, calls its entry point and cleans up, with nothing
-// around it. It is for measuring what the rest of Run costs; a guest that calls the host
-// can't be run so.
-func (c *Code) Bare() error {
-	region, err := c.pool.Take()
-	if err != nil {
-		return err
-	}
-	instance := c.instance(region)
-	for _, s := range c.steps {
-		if event := instance.Start(s.export, s.results); event != engine.Finished {
-			err = fmt.Errorf("%s stopped with event %d", s.export, event)
-			break
-		}
-	}
-	_, cleanErr := Remains{code: c, region: region, instance: instance}.Clean()
-	return errors.Join(err, cleanErr)
 }

@@ -146,8 +146,6 @@ func TestRun_outcomes(t *testing.T) {
 		{"command that returns", `(module (func (export "_start")))`, call.Returned, 0, "", ""},
 		{"main as a reactor", `(module (func (export "_initialize")) (func (export "__main_void") (result i32) (i32.const 5)))`,
 			call.Returned, 5, "", ""},
-		{"initialisation fails", `(module (func (export "faasm_init") (result i32) (i32.const 9)) (func (export "faasm_call") (result i32) (i32.const 0)))`,
-			call.Trapped, 0, "initialisation: faasm_init returned 9", ""},
 		{"initialisation without a result", `(module (memory 1) (func (export "faasm_init") (i32.store (i32.const 0) (i32.const 11))) (func (export "faasm_call") (result i32) (i32.load (i32.const 0))))`,
 			call.Returned, 11, "", ""},
 		{"start function", `(module (memory 1) (func $s (i32.store (i32.const 0) (i32.const 13))) (start $s) (func (export "faasm_call") (result i32) (i32.load (i32.const 0))))`,
@@ -190,7 +188,6 @@ func TestRun_outcomes(t *testing.T) {
 var runaways = []struct{ name, wat string }{
 	{"spin", `(module (func (export "faasm_call") (result i32) (loop $l (br $l)) (i32.const 0)))`},
 	{"spin over memory", `(module (memory 1) (func (export "faasm_call") (result i32) (loop $l (i32.store (i32.const 0) (i32.add (i32.const 1) (i32.load (i32.const 0)))) (br $l)) (i32.const 0)))`},
-	{"spin in start", `(module (func $s (loop $l (br $l))) (start $s) (func (export "faasm_call") (result i32) (i32.const 0)))`},
 	{"fill", `(module (memory 256) (func (export "faasm_call") (result i32) (loop $l (memory.fill (i32.const 0) (i32.const 1) (i32.const 16777216)) (br $l)) (i32.const 0)))`},
 	{"copy", `(module (memory 256) (func (export "faasm_call") (result i32) (loop $l (memory.copy (i32.const 0) (i32.const 8) (i32.const 16777200)) (br $l)) (i32.const 0)))`},
 	{"tail calls", `(module (func $f (export "faasm_call") (result i32) (return_call $f)))`},

@@ -1,54 +1,74 @@
-// Package registry keeps functions in an object store: each version's module under its
-// content hash, and for each function a small record that says which version serves.
+// Package registry keeps functions in an object store, which is a directory or a bucket that
+// several hosts share:
 //
-// The record is written last, in one piece, so a crash between two steps leaves the
-// previous version serving. Old modules are kept.
+//	modules/SHA256.wasm            what was uploaded
+//	artefacts/MODULE/FINGERPRINT   machine code of a module, for one kind of host
+//	protos/SHA256                  Proto-Faaslets
+//	versions/TENANT/NAME/ID.json   what a version is made of
+//	functions/TENANT/NAME.json     which version serves, and which did before
+//	deleted/…                      what a Collect or a Remove is about to delete
 //
-// The package does not compile or run anything, and keeps nothing in memory.
+// The last but one is the pointer. It is written last, in one piece, so a crash between
+// two steps leaves the previous version serving.
+//
+// The package does not compile or run anything, and keeps nothing in memory. Artefacts and
+// Proto-Faaslets are bytes to it: whoever stores them seals them, and whoever reads them
+// checks them.
 package registry
 
 import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"net/url"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"gocloud.dev/blob"
 	"gocloud.dev/blob/fileblob"
-	"gocloud.dev/gcerrors"
+	"gocloud.dev/blob/s3blob"
 )
 
-// ErrNotFound is returned for a function or a module that the store does not have.
-var ErrNotFound = errors.New("not in the registry")
+var (
+	// ErrNotFound is returned for what the store does not have.
+	ErrNotFound = errors.New("not in the registry")
+	// ErrNoPrevious is returned by Rollback for a function of which no other version served.
+	ErrNoPrevious = errors.New("no version served before this one")
+)
 
-// Function is a function's record: its serving version.
-type Function struct {
-	Tenant    string        `json:"tenant"`
-	Name      string        `json:"name"`
-	Version   string        `json:"version"` // of the module and its limits
-	Module    string        `json:"module"`  // SHA-256 of the upload, hexadecimal
-	WasmBytes int64         `json:"wasmBytes"`
-	MemoryMax uint64        `json:"memoryMax"` // bytes
-	Timeout   time.Duration `json:"timeout"`   // nanoseconds
-	Entry     string        `json:"entry"`
-	Imports   int           `json:"imports"`
-	Uploaded  time.Time     `json:"uploaded"`
-	CompileNs int64         `json:"compileNs"`
+// Version is what is recorded of a version of a function.
+type Version struct {
+	Tenant        string        `json:"tenant"`
+	Name          string        `json:"name"`
+	Version       string        `json:"version"` // of VersionOf
+	Module        string        `json:"module"`  // SHA-256 of the upload, hexadecimal
+	WasmBytes     int64         `json:"wasmBytes"`
+	MemoryMax     uint64        `json:"memoryMax"` // bytes
+	Timeout       time.Duration `json:"timeout"`   // nanoseconds
+	Entry         string        `json:"entry"`
+	Imports       int           `json:"imports"`
+	Uploaded      time.Time     `json:"uploaded"`
+	CompileNs     int64         `json:"compileNs"`
+	Initialises   bool          `json:"initialises,omitempty"` // the module has something to run once
+	InitialiseNs  int64         `json:"initialiseNs,omitempty"`
+	Proto         string        `json:"proto,omitempty"`         // content hash of its Proto-Faaslet; empty: it has none
+	SnapshotBytes int64         `json:"snapshotBytes,omitempty"` // of the Proto-Faaslet at rest
+	StoredBytes   int64         `json:"storedBytes,omitempty"`   // of the Proto-Faaslet in the store; Publish sets it
+	StartNs       int64         `json:"startNs,omitempty"`       // of a Faaslet from the Proto-Faaslet
 }
 
-// record is the stored form of a Function.
-type record struct {
-	Format int `json:"format"`
-	Function
-}
+// Key names a function.
+type Key struct{ Tenant, Name string }
 
-const format = 1
+func (k Key) String() string { return k.Tenant + "/" + k.Name }
+
+func (v Version) key() Key { return Key{v.Tenant, v.Name} }
 
 // Hash names a module by its content.
 func Hash(wasm []byte) string {
@@ -62,125 +82,90 @@ func VersionOf(module string, memoryMax uint64, timeout time.Duration) string {
 	return hex.EncodeToString(sum[:8])
 }
 
+// Options of Open. The zero value is good.
+type Options struct {
+	// AtStep, if not nil, is called before each access to the store. Tests break off there.
+	AtStep func(Step)
+}
+
 // Registry is safe for concurrent use by the hosts that share its store.
 type Registry struct {
 	bucket *blob.Bucket
+	dir    string // that bucket is; empty if it is none
+	o      Options
+
+	collecting sync.Mutex // held by Collect
 }
 
-// Open opens the store in a directory, which is made if it is not there.
-func Open(dir string) (*Registry, error) {
+// Open opens a store. The location is the path of a directory, which is made if it is not
+// there, or the URL of a bucket that is there:
+//
+//	s3://BUCKET?region=REGION
+//	s3://BUCKET?region=REGION&endpoint=http://HOST:PORT&use_path_style=true
+//
+// The first is Amazon's, the second any server with S3's interface; &prefix=a/b/ keeps to
+// a part of the bucket. Credentials come from where the AWS SDK looks for them: the
+// variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws (&profile=NAME), or the
+// role of the machine. A server that knows no checksums needs
+// &request_checksum_calculation=when_required.
+//
+// A directory belongs to one process at a time. A bucket should have a rule that ends
+// multipart uploads which were never completed: a host that is killed leaves them behind.
+func Open(ctx context.Context, location string, o Options) (*Registry, error) {
+	if !strings.Contains(location, "://") {
+		return openDirectory(location, o)
+	}
+	u, err := url.Parse(location)
+	if err != nil {
+		return nil, fmt.Errorf("open registry: %w", err)
+	}
+	mux := blob.DefaultURLMux()
+	// Opened by its URL, a directory would get other options than openDirectory's.
+	schemes := slices.DeleteFunc(mux.BucketSchemes(), func(s string) bool { return s == fileblob.Scheme })
+	if !slices.Contains(schemes, u.Scheme) {
+		return nil, fmt.Errorf("open registry %s: scheme %q is not one of %s; a directory is given by its path", u.Redacted(), u.Scheme, strings.Join(schemes, ", "))
+	}
+	if q := u.Query(); u.Scheme == s3blob.Scheme && !q.Has(checksumParam) {
+		// Modules are checked by their hashes and the rest by who reads it. The driver would
+		// do it once more, and log each time that it can't for an object of several parts.
+		q.Set(checksumParam, "when_required")
+		u.RawQuery = q.Encode()
+	}
+	bucket, err := mux.OpenBucketURL(ctx, u)
+	if err != nil {
+		return nil, fmt.Errorf("open registry %s: %w", u.Redacted(), err)
+	}
+	ok, err := bucket.IsAccessible(ctx)
+	if err == nil && !ok {
+		err = fmt.Errorf("there is no bucket %s", u.Host)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open registry %s: %w", u.Redacted(), err), bucket.Close())
+	}
+	return &Registry{bucket: bucket, o: o}, nil
+}
+
+const checksumParam = "response_checksum_validation"
+
+func openDirectory(dir string, o Options) (*Registry, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open registry: %w", err)
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open registry: %w", err)
 	}
 	// An object is written beside its place and renamed (NoTempDir), because the system's
 	// temporary directory may be on another file system.
-	bucket, err := fileblob.OpenBucket(dir, &fileblob.Options{NoTempDir: true, Metadata: fileblob.MetadataDontWrite})
+	bucket, err := fileblob.OpenBucket(dir, &fileblob.Options{NoTempDir: true, Metadata: fileblob.MetadataDontWrite, DirFileMode: 0o700})
 	if err != nil {
 		return nil, fmt.Errorf("open registry %s: %w", dir, err)
 	}
-	return &Registry{bucket: bucket}, nil
+	return &Registry{bucket: bucket, dir: dir, o: o}, nil
 }
 
 // Close closes the store.
 func (r *Registry) Close() error { return r.bucket.Close() }
 
-func functionKey(tenant, name string) string { return "functions/" + tenant + "/" + name + ".json" }
-func moduleKey(hash string) string           { return "modules/" + hash + ".wasm" }
-
-// Publish stores the module and then makes f the function's serving version. After an
-// error the previous version serves.
-func (r *Registry) Publish(ctx context.Context, f Function, wasm []byte) error {
-	if f.Module != Hash(wasm) {
-		panic("BUG: module hash of " + f.Tenant + "/" + f.Name + " is not the module's")
-	}
-	key := moduleKey(f.Module)
-	exists, err := r.bucket.Exists(ctx, key)
-	if err != nil {
-		return fmt.Errorf("look for module %s: %w", f.Module, err)
-	}
-	if !exists {
-		if err := r.bucket.WriteAll(ctx, key, wasm, nil); err != nil {
-			return fmt.Errorf("store module of %s/%s: %w", f.Tenant, f.Name, err)
-		}
-	}
-	text, err := json.MarshalIndent(record{format, f}, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := r.bucket.WriteAll(ctx, functionKey(f.Tenant, f.Name), text, nil); err != nil {
-		return fmt.Errorf("store record of %s/%s: %w", f.Tenant, f.Name, err)
-	}
-	return nil
-}
-
-// Function returns a function's record, or ErrNotFound.
-func (r *Registry) Function(ctx context.Context, tenant, name string) (Function, error) {
-	return r.read(ctx, functionKey(tenant, name))
-}
-
-func (r *Registry) read(ctx context.Context, key string) (Function, error) {
-	text, err := r.bucket.ReadAll(ctx, key)
-	if err != nil {
-		return Function{}, notFound("read record "+key, err)
-	}
-	var rec record
-	if err := json.Unmarshal(text, &rec); err != nil {
-		return Function{}, fmt.Errorf("read record %s: %w", key, err)
-	}
-	if rec.Format != format {
-		return Function{}, fmt.Errorf("read record %s: format %d is not %d, the one this version of Faasm knows", key, rec.Format, format)
-	}
-	return rec.Function, nil
-}
-
-func notFound(what string, err error) error {
-	if gcerrors.Code(err) == gcerrors.NotFound {
-		return fmt.Errorf("%s: %w", what, ErrNotFound)
-	}
-	return fmt.Errorf("%s: %w", what, err)
-}
-
-// Module returns the module with that hash, after checking it.
-func (r *Registry) Module(ctx context.Context, hash string) ([]byte, error) {
-	wasm, err := r.bucket.ReadAll(ctx, moduleKey(hash))
-	if err != nil {
-		return nil, notFound("read module "+hash, err)
-	}
-	if got := Hash(wasm); got != hash {
-		return nil, fmt.Errorf("read module %s: the stored file is damaged (its hash is %s)", hash, got)
-	}
-	return wasm, nil
-}
-
-// Functions returns all records, by tenant and name. Records that can't be read are left
-// out of the list and joined in err.
-func (r *Registry) Functions(ctx context.Context) (list []Function, err error) {
-	var errs []error
-	it := r.bucket.List(&blob.ListOptions{Prefix: "functions/"})
-	for {
-		obj, err := it.Next(ctx)
-		if err == io.EOF {
-			return list, errors.Join(errs...)
-		}
-		if err != nil {
-			return list, errors.Join(append(errs, fmt.Errorf("list functions: %w", err))...)
-		}
-		if !strings.HasSuffix(obj.Key, ".json") {
-			continue
-		}
-		f, err := r.read(ctx, obj.Key)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		list = append(list, f)
-	}
-}
-
-// Remove takes a function out of the registry, or returns ErrNotFound. Its modules stay.
-func (r *Registry) Remove(ctx context.Context, tenant, name string) error {
-	if err := r.bucket.Delete(ctx, functionKey(tenant, name)); err != nil {
-		return notFound("remove "+tenant+"/"+name, err)
-	}
-	return nil
-}
+// Shared tells whether other hosts may write to the store too.
+func (r *Registry) Shared() bool { return r.dir == "" }

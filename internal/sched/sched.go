@@ -105,6 +105,7 @@ type tenant struct {
 type ticket struct {
 	tenant *tenant
 	call   *call.Call
+	run    Run
 	ready  chan struct{} // closed when the wait is over; nil: a goroutine is started then
 	state  ticketState
 	// awaited is set while the call's parent waits for just this call.
@@ -213,8 +214,11 @@ func refuse(c *call.Call, reason error) {
 // Do runs c on this goroutine when its turn comes, and returns when it has finished. If it
 // refuses c, c has finished with outcome Refused. The caller must call done, once, when it
 // has replied: the Faaslet counts as alive until then.
-func (s *Scheduler) Do(c *call.Call) (done func()) {
-	t := &ticket{call: c}
+func (s *Scheduler) Do(c *call.Call) (done func()) { return s.DoWith(c, s.run) }
+
+// DoWith is Do for a call that run runs.
+func (s *Scheduler) DoWith(c *call.Call, run Run) (done func()) {
+	t := &ticket{call: c, run: run}
 	s.mu.Lock()
 	if err := s.admitLocked(t); err != nil {
 		s.mu.Unlock()
@@ -236,7 +240,7 @@ func (s *Scheduler) Do(c *call.Call) (done func()) {
 	s.mu.Unlock()
 	if lost {
 		if c.Result() == nil {
-			clean(s.run(c)) // cancelled: ends at once
+			clean(run(c)) // cancelled: ends at once
 		}
 		return func() {}
 	}
@@ -252,7 +256,7 @@ func clean(f func()) {
 // Go runs c on a goroutine of the scheduler's when its turn comes, and returns at once. If
 // it refuses c, c has finished with outcome Refused.
 func (s *Scheduler) Go(c *call.Call) {
-	t := &ticket{call: c}
+	t := &ticket{call: c, run: s.run}
 	s.mu.Lock()
 	if err := s.admitLocked(t); err != nil {
 		s.mu.Unlock()
@@ -360,7 +364,7 @@ func (s *Scheduler) block(c *call.Call, p *parking, wait func()) {
 // carry runs the call of a ticket that has a place, and gives the place back. What it
 // returns ends the Faaslet's life.
 func (s *Scheduler) carry(t *ticket) (done func()) {
-	clean := s.run(t.call)
+	clean := t.run(t.call)
 	s.mu.Lock()
 	s.giveLocked(t.tenant)
 	s.unlock()
@@ -622,7 +626,7 @@ func (s *Scheduler) minding(t *ticket) (stop func()) {
 			s.wg.Add(1)
 			go func() {
 				defer s.wg.Done()
-				clean(s.run(t.call))
+				clean(t.run(t.call))
 			}()
 		}
 		s.unlock()

@@ -1,8 +1,8 @@
 package vmem
 
 import (
-	"errors"
 	"fmt"
+	"os"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -12,18 +12,19 @@ import (
 // those outside the extents are zero. It is immutable once made.
 type Image struct {
 	Size    uint64 // of the linear memory, a multiple of WasmPageSize
-	extents []extent
-	fd      int
-	view    uintptr // the file, mapped shared and read-only; what Clean copies from
-	length  uint64  // of the file
+	extents []Extent
+	file    *os.File // nil if there are no extents
+	view    uintptr  // the file, mapped shared and read-only; what cleaning copies from
+	length  uint64   // of the view
 
 	refs atomic.Int64 // the maker's, and one for each bound region
 }
 
-// An extent is a part of the image that is in the file; [Start, End) are guest addresses.
-type extent struct {
-	start, end uint64
-	offset     uint64 // in the file
+// An Extent is a part of an image that is in its file: the guest addresses [Start, End)
+// are the file's bytes from Offset. All three are multiples of PageSize.
+type Extent struct {
+	Start, End uint64
+	Offset     uint64
 }
 
 // Segment is a run of bytes at a guest address.
@@ -32,111 +33,88 @@ type Segment struct {
 	Data   []byte
 }
 
-// holeMin is the least run of zeros that is mapped as anonymous memory rather than as a
-// hole of the file. A hole costs no mapping, but a page read from it is allocated to the
-// file, for as long as the image lives.
-const holeMin = 1 << 20
+// HoleMin is the least run of zeros that is worth being left out of an image's extents.
+// Each gap between two extents costs a region two mappings, of which a process has few
+// (vm.max_map_count); zeros in the file are a hole of it, which costs nothing until a
+// guest touches it, and then a page of the file's for as long as the image lives.
+const HoleMin = 1 << 20
 
-// NewImage makes an image of size bytes from segments, which are sorted by offset, do not
-// overlap, and end at or before size. The bytes are copied.
-func NewImage(size uint64, segments []Segment) (*Image, error) {
+// NewImage makes an image of size bytes whose content is the extents of a sealed file in
+// memory (linux.SealMemfd), sorted by guest address and apart from each other, and zeros
+// elsewhere. With no extents the file may be nil. The image owns the file and closes it;
+// after an error the file is the caller's still.
+func NewImage(file *os.File, size uint64, extents []Extent) (*Image, error) {
 	if size%WasmPageSize != 0 {
 		return nil, fmt.Errorf("image size %d is not a multiple of %d", size, WasmPageSize)
 	}
-	img := &Image{Size: size, fd: -1}
+	img := &Image{Size: size, file: file, extents: extents}
 	img.refs.Store(1)
-	var end uint64
-	for _, s := range segments {
-		if len(s.Data) == 0 {
-			continue
-		}
-		if s.Offset < end || s.Offset+uint64(len(s.Data)) > size {
-			return nil, fmt.Errorf("image segment at %#x, %d bytes: overlaps or passes the end %#x", s.Offset, len(s.Data), size)
-		}
-		end = s.Offset + uint64(len(s.Data))
-		start := s.Offset &^ (PageSize - 1)
-		stop := (end + PageSize - 1) &^ (PageSize - 1)
-		if n := len(img.extents); n > 0 && start < img.extents[n-1].end+holeMin {
-			img.extents[n-1].end = stop
-		} else {
-			img.extents = append(img.extents, extent{start: start, end: stop})
-		}
-	}
-	if n := len(img.extents); n > 0 {
-		// Small margins become holes: one mapping instead of three.
-		if img.extents[0].start < holeMin {
-			img.extents[0].start = 0
-		}
-		if size-img.extents[n-1].end < holeMin {
-			img.extents[n-1].end = size
-		}
-	}
-	for i := range img.extents {
-		e := &img.extents[i]
-		e.offset = img.length
-		img.length += e.end - e.start
-	}
-	if img.length == 0 {
+	if len(extents) == 0 {
 		return img, nil
 	}
-	if err := img.fill(segments); err != nil {
-		img.destroy()
+	fd := int(file.Fd())
+	// Cleaning and mapping rely on it: a page beyond the end of a file that was truncated
+	// raises SIGBUS, and one that was written would show in every Faaslet.
+	const sealed = unix.F_SEAL_WRITE | unix.F_SEAL_SHRINK
+	if seals, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0); err != nil {
+		return nil, fmt.Errorf("read the seals of image file %s: %w", file.Name(), err)
+	} else if seals&sealed != sealed {
+		return nil, fmt.Errorf("image file %s is not sealed against writing and shrinking", file.Name())
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, fmt.Errorf("read the size of image file %s: %w", file.Name(), err)
+	}
+	img.length = uint64(st.Size)
+	if err := checkExtents(extents, size, img.length); err != nil {
 		return nil, err
-	}
-	return img, nil
-}
-
-// fill makes the file and seals it.
-func (img *Image) fill(segments []Segment) error {
-	fd, err := unix.MemfdCreate("faasm-image", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
-	if err != nil {
-		return fmt.Errorf("make image file: %w", err)
-	}
-	img.fd = fd
-	if err := unix.Ftruncate(fd, int64(img.length)); err != nil {
-		return fmt.Errorf("size image file to %d: %w", img.length, err)
-	}
-	i := 0
-	for _, s := range segments {
-		if len(s.Data) == 0 {
-			continue
-		}
-		for s.Offset >= img.extents[i].end {
-			i++
-		}
-		e := img.extents[i]
-		if err := pwriteAll(fd, s.Data, int64(e.offset+s.Offset-e.start)); err != nil {
-			return fmt.Errorf("write image: %w", err)
-		}
-	}
-	const seals = unix.F_SEAL_WRITE | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
-	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
-		return fmt.Errorf("seal image: %w", err)
 	}
 	view, err := mapFile(0, uintptr(img.length), unix.PROT_READ, unix.MAP_SHARED, fd, 0)
 	if err != nil {
-		return fmt.Errorf("map image: %w", err)
+		return nil, fmt.Errorf("map image file %s: %w: %w", file.Name(), ErrExhausted, err)
 	}
 	img.view = view
-	return nil
+	return img, nil
 }
 
-func pwriteAll(fd int, b []byte, off int64) error {
-	for len(b) > 0 {
-		n, err := unix.Pwrite(fd, b, off)
-		if errors.Is(err, unix.EINTR) {
-			continue
+func checkExtents(extents []Extent, size, length uint64) error {
+	var end uint64
+	for _, e := range extents {
+		switch {
+		case (e.Start|e.End|e.Offset)%PageSize != 0:
+			return fmt.Errorf("image extent %+v: not at multiples of %d", e, PageSize)
+		case e.Start >= e.End:
+			return fmt.Errorf("image extent %+v: empty", e)
+		case e.Start < end:
+			return fmt.Errorf("image extent %+v: begins before %#x, the end of the one before it", e, end)
+		case e.End > size:
+			return fmt.Errorf("image extent %+v: ends past the image's %#x bytes", e, size)
+		case e.Offset > length || e.End-e.Start > length-e.Offset:
+			return fmt.Errorf("image extent %+v: ends past its file's %#x bytes", e, length)
 		}
-		if err != nil {
-			return err
-		}
-		b, off = b[n:], off+int64(n)
+		end = e.End
 	}
 	return nil
 }
 
-// Bytes is how much the image holds in its file, holes included.
-func (img *Image) Bytes() uint64 { return img.length }
+// Bytes is the memory that the image's file takes now: its holes count from when a guest
+// first touched them.
+//
+// Preconditions: a pool of the image, or the caller, still holds it.
+func (img *Image) Bytes() uint64 {
+	if img.file == nil {
+		return 0
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(img.file.Fd()), &st); err != nil {
+		panic(fmt.Sprintf("BUG: stat image file: %v", err))
+	}
+	return uint64(st.Blocks) * 512
+}
+
+// mappings is how many a bound region has: its stack, the guard behind its memory, and its
+// memory, in which each extent may have zeros before it.
+func (img *Image) mappings() int { return 2 + max(1, 2*len(img.extents)-1) }
 
 func (img *Image) retain() { img.refs.Add(1) }
 
@@ -152,8 +130,8 @@ func (img *Image) destroy() {
 		_ = unmap(img.view, uintptr(img.length))
 		img.view = 0
 	}
-	if img.fd >= 0 {
-		_ = unix.Close(img.fd)
-		img.fd = -1
+	if img.file != nil {
+		_ = img.file.Close()
+		img.file = nil
 	}
 }

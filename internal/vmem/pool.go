@@ -16,13 +16,17 @@ import (
 type Pool struct {
 	arena   *Arena
 	image   *Image
-	idleMax int // of each shard
+	idleMax int
+	shards  []poolShard
+	near    sync.Pool // *poolShard: the one that this thread of Go's last used
+	next    atomic.Uint32
+	usual   usual
 
-	shards []poolShard
-	near   sync.Pool // *poolShard: the one that this thread of Go's last used
-	next   atomic.Uint32
-	closed atomic.Bool
-	inUse  atomic.Int64
+	closed   atomic.Bool
+	keep     atomic.Int64
+	inUse    atomic.Int64
+	idle     atomic.Int64 // regions in all shards, and those about to be put there
+	retained atomic.Int64 // bytes, of all regions of the pool
 }
 
 type poolShard struct {
@@ -31,7 +35,102 @@ type poolShard struct {
 	_    [64]byte // the next shard's lock is on another cache line
 }
 
-func (s *poolShard) pop() *Region {
+// NewPool makes a pool that keeps up to idleMax clean regions. The pool takes over the
+// caller's reference to img.
+func NewPool(a *Arena, img *Image, idleMax int) *Pool {
+	n := max(1, min(runtime.GOMAXPROCS(0), idleMax))
+	p := &Pool{arena: a, image: img, idleMax: idleMax, shards: make([]poolShard, n)}
+	p.near.New = func() any { return &p.shards[int(p.next.Add(1))%n] }
+	return p
+}
+
+// Image is what the pool's regions start from.
+func (p *Pool) Image() *Image { return p.image }
+
+// SetKeep makes room for at least n clean regions, whatever the pool's idleMax. It neither
+// makes regions, which Warm does, nor gives any up.
+func (p *Pool) SetKeep(n int) { p.keep.Store(int64(n)) }
+
+func (p *Pool) room() int64 { return max(int64(p.idleMax), p.keep.Load()) }
+
+// Warm has n clean regions at hand, or as many as there is room for, so that the next
+// calls need not map them. Like Take it returns ErrExhausted, with fewer at hand.
+func (p *Pool) Warm(n int) error {
+	for i := 0; i < n && p.Idle() < n; i++ {
+		r, err := p.bind()
+		if err != nil {
+			return err
+		}
+		if !p.push(&p.shards[i%len(p.shards)], r) {
+			p.giveUp(r)
+			return nil
+		}
+	}
+	return nil
+}
+
+// Take returns a clean region. It returns ErrExhausted if there is none and none can be
+// made.
+//
+// Preconditions: the pool is not closed.
+func (p *Pool) Take() (*Region, error) {
+	p.inUse.Add(1)
+	s := p.near.Get().(*poolShard)
+	r := p.pop(s)
+	p.near.Put(s)
+	for i := 0; r == nil && i < len(p.shards); i++ {
+		r = p.pop(&p.shards[i])
+	}
+	if r != nil {
+		return r, nil
+	}
+	r, err := p.bind()
+	if err != nil {
+		p.inUse.Add(-1)
+	}
+	return r, err
+}
+
+// Give takes back a region whose linear memory has grown to size bytes, cleans it and
+// keeps it or gives it up. It returns how many pages were found written: those of earlier
+// runs too that were left resident, and not all if there were too many to keep; none where
+// the kernel can't tell. After an error the region has been given up, and no harm is done.
+func (p *Pool) Give(r *Region, size uint64) (dirty int, err error) {
+	defer p.inUse.Add(-1)
+	dirty, err = p.clean(r, size)
+	if err == nil {
+		s := p.near.Get().(*poolShard)
+		kept := p.push(s, r)
+		p.near.Put(s)
+		if kept {
+			return dirty, nil
+		}
+	}
+	p.giveUp(r)
+	return dirty, err
+}
+
+// bind makes a clean region.
+func (p *Pool) bind() (*Region, error) {
+	r, err := p.arena.take(p.image)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.bind(p.image); err != nil {
+		p.arena.give(r, p.image)
+		return nil, err
+	}
+	p.prefault(r)
+	return r, nil
+}
+
+func (p *Pool) giveUp(r *Region) {
+	p.retain(r, 0)
+	r.unbind()
+	p.arena.give(r, p.image)
+}
+
+func (p *Pool) pop(s *poolShard) *Region {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := len(s.idle)
@@ -40,121 +139,40 @@ func (s *poolShard) pop() *Region {
 	}
 	r := s.idle[n-1]
 	s.idle = s.idle[:n-1]
+	p.idle.Add(-1)
 	return r
 }
 
 // push keeps a clean region if there is room.
-func (s *poolShard) push(r *Region, idleMax int) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.idle) >= idleMax {
+func (p *Pool) push(s *poolShard, r *Region) bool {
+	if p.idle.Add(1) > p.room() {
+		p.idle.Add(-1)
 		return false
 	}
+	s.mu.Lock()
 	s.idle = append(s.idle, r)
+	s.mu.Unlock()
+	if p.closed.Load() {
+		p.Trim(0) // Close may have passed by before the push
+	}
 	return true
-}
-
-// NewPool makes a pool that keeps up to idleMax clean regions. The pool takes over the
-// caller's reference to img.
-func NewPool(a *Arena, img *Image, idleMax int) *Pool {
-	n := min(runtime.GOMAXPROCS(0), idleMax)
-	p := &Pool{arena: a, image: img, idleMax: idleMax / n, shards: make([]poolShard, n)}
-	p.near.New = func() any { return &p.shards[int(p.next.Add(1))%n] }
-	return p
-}
-
-// Image is what the pool's regions start from.
-func (p *Pool) Image() *Image { return p.image }
-
-// Warm has n clean regions at hand, so that the first calls need not map them. Like Take it
-// returns ErrExhausted, with fewer at hand.
-func (p *Pool) Warm(n int) error {
-	var regions []*Region
-	defer func() {
-		for _, r := range regions {
-			p.Give(r, p.image.Size)
-		}
-	}()
-	for range n {
-		r, err := p.Take()
-		if err != nil {
-			return err
-		}
-		regions = append(regions, r)
-	}
-	return nil
-}
-
-// Take returns a clean region. It returns ErrExhausted if there is none and none can be
-// made.
-func (p *Pool) Take() (*Region, error) {
-	p.inUse.Add(1)
-	s := p.near.Get().(*poolShard)
-	r := s.pop()
-	p.near.Put(s)
-	for i := 0; r == nil && i < len(p.shards); i++ {
-		r = p.shards[i].pop()
-	}
-	if r != nil {
-		return r, nil
-	}
-	r, err := p.arena.take()
-	if err == nil {
-		if err = r.bind(p.image); err == nil {
-			return r, nil
-		}
-		p.arena.give(r)
-	}
-	p.inUse.Add(-1)
-	return nil, err
-}
-
-// Give takes back a region whose linear memory has grown to size bytes, cleans it and
-// keeps it or gives it up. It returns what Region.Clean does; after its error the region
-// has been given up, and no harm is done.
-func (p *Pool) Give(r *Region, size uint64) (dirty int, err error) {
-	defer p.inUse.Add(-1)
-	dirty, err = r.Clean(size)
-	if err == nil {
-		s := p.near.Get().(*poolShard)
-		kept := s.push(r, p.idleMax)
-		p.near.Put(s)
-		if kept {
-			if p.closed.Load() {
-				p.Trim(0) // Close may have passed by before the push
-			}
-			return dirty, nil
-		}
-	}
-	p.giveUp(r)
-	return dirty, err
-}
-
-func (p *Pool) giveUp(r *Region) {
-	r.unbind()
-	p.arena.give(r)
 }
 
 // InUse is the number of regions taken and not yet given back.
 func (p *Pool) InUse() int { return int(p.inUse.Load()) }
 
 // Idle is the number of clean regions at hand.
-func (p *Pool) Idle() int {
-	n := 0
-	for i := range p.shards {
-		s := &p.shards[i]
-		s.mu.Lock()
-		n += len(s.idle)
-		s.mu.Unlock()
-	}
-	return n
-}
+func (p *Pool) Idle() int { return int(p.idle.Load()) }
+
+// IdleBytes is the memory that the pool's regions keep between runs. One in use counts
+// with what it kept before.
+func (p *Pool) IdleBytes() uint64 { return uint64(p.retained.Load()) }
 
 // Trim gives up idle regions until at most keep are left.
 func (p *Pool) Trim(keep int) {
 	for i := range p.shards {
 		for p.Idle() > keep {
-			r := p.shards[i].pop()
+			r := p.pop(&p.shards[i])
 			if r == nil {
 				break
 			}
@@ -168,6 +186,8 @@ var ErrInUse = errors.New("regions are still in use")
 
 // Close gives up the idle regions. Those in use are given up as they come back; if there
 // are any, Close returns ErrInUse.
+//
+// Preconditions: neither Take nor Warm runs, or will.
 func (p *Pool) Close() error {
 	if p.closed.Swap(true) {
 		return nil

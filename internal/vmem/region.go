@@ -1,6 +1,7 @@
 package vmem
 
 import (
+	"bytes"
 	"fmt"
 
 	"github.com/faasm-go/faasm/internal/linux"
@@ -18,15 +19,12 @@ type Region struct {
 	stack uintptr // lowest address of the native stack
 	image *Image  // bound to it, or nil
 
-	scan [scanVec]linux.PageRange
+	// What cleaning knows; see clean.go.
+	retained  uint64 // bytes left resident when it was last cleaned
+	stackKept uint64 // those of them in the native stack, when last looked at
+	exact     bool   // nothing was resident: what is written, the last run wrote
+	runs      int    // since nothing was
 }
-
-// scanVec bounds one PAGEMAP_SCAN; scattered writes take several.
-const scanVec = 32
-
-// dropMin is how many bytes written make Clean drop the pages instead of copying the
-// image over them. It bounds what an idle region keeps resident.
-const dropMin = 1 << 20
 
 // StackTop is the address just above the native stack, which grows down.
 func (r *Region) StackTop() uintptr { return r.stack + uintptr(r.arena.layout.Stack) }
@@ -51,7 +49,7 @@ func (r *Region) bind(img *Image) error {
 		return err
 	}
 	img.retain()
-	r.image = img
+	r.image, r.exact, r.runs, r.stackKept = img, true, 0, 0
 	return nil
 }
 
@@ -68,15 +66,15 @@ func (r *Region) mapImage(img *Image) error {
 		return nil
 	}
 	for _, e := range img.extents {
-		if err := zeros(e.start); err != nil {
+		if err := zeros(e.Start); err != nil {
 			return err
 		}
-		_, err := mapFile(r.Base+uintptr(e.start), uintptr(e.end-e.start), rw,
-			unix.MAP_PRIVATE|unix.MAP_FIXED|unix.MAP_NORESERVE, img.fd, int64(e.offset))
+		_, err := mapFile(r.Base+uintptr(e.Start), uintptr(e.End-e.Start), rw,
+			unix.MAP_PRIVATE|unix.MAP_FIXED|unix.MAP_NORESERVE, int(img.file.Fd()), int64(e.Offset))
 		if err != nil {
-			return fmt.Errorf("map image at %#x: %w: %w", e.start, ErrExhausted, err)
+			return fmt.Errorf("map image at %#x: %w: %w", e.Start, ErrExhausted, err)
 		}
-		at = e.end
+		at = e.End
 	}
 	return zeros(img.Size)
 }
@@ -100,62 +98,34 @@ func (r *Region) unmapAll() {
 	}
 }
 
-// Clean gives the linear memory, which has grown to size bytes, the content and size of
-// its image again. It returns how many pages the Faaslet had written, or 0 where the
-// kernel can't tell.
-//
-// Three ways were measured (isolation facts, section 4). Finding the written pages and
-// copying the image over them costs least, and spares the next Faaslet the faults, as
-// long as little was written; beyond dropMin the pages are given back to the kernel.
-//
-// After an error the region is in no defined state; the caller must discard it.
-func (r *Region) Clean(size uint64) (dirty int, err error) {
-	img := r.image
-	if size > img.Size {
-		// The grown part must not be accessible to the next Faaslet, which would
-		// otherwise read past its memory's size without a trap.
-		_, err := mapAnon(r.Base+uintptr(img.Size), uintptr(size-img.Size), unix.PROT_NONE, unix.MAP_FIXED|unix.MAP_NORESERVE)
-		if err != nil {
-			return 0, fmt.Errorf("take back %d bytes of grown memory: %w", size-img.Size, err)
-		}
-		dirty = int((size - img.Size) / PageSize)
+// ungrow takes back what the linear memory has grown by, up to size bytes. The next
+// Faaslet would otherwise read past its memory's size without a trap.
+func (r *Region) ungrow(size uint64) error {
+	if size <= r.image.Size {
+		return nil
 	}
-	if img.Size == 0 {
-		return dirty, nil
+	grown := size - r.image.Size
+	_, err := mapAnon(r.Base+uintptr(r.image.Size), uintptr(grown), unix.PROT_NONE, unix.MAP_FIXED|unix.MAP_NORESERVE)
+	if err != nil {
+		return fmt.Errorf("take back %d bytes of grown memory: %w", grown, err)
 	}
-	if r.arena.pagemap == nil {
-		return dirty, r.drop(0, img.Size)
-	}
-	start, end := r.Base, r.Base+uintptr(img.Size)
-	var budget uintptr = dropMin
-	for at := start; at < end; {
-		n, next, err := r.arena.pagemap.Written(at, end, r.scan[:])
-		if err != nil {
-			return 0, fmt.Errorf("find written pages: %w", err)
-		}
-		for _, p := range r.scan[:n] {
-			length := uintptr(p.End - p.Start)
-			dirty += int(length / PageSize)
-			if length > budget {
-				return dirty, r.drop(uint64(uintptr(p.Start)-start), img.Size)
-			}
-			budget -= length
-			r.restore(uint64(uintptr(p.Start)-start), uint64(length))
-		}
-		if n < len(r.scan) {
-			break
-		}
-		at = next
-	}
-	return dirty, nil
+	return nil
 }
 
-// drop gives the pages of [from, to) back to the kernel: a later read finds the image.
-func (r *Region) drop(from, to uint64) error {
-	if err := madvise(r.Base+uintptr(from), uintptr(to-from), unix.MADV_DONTNEED); err != nil {
+// drop gives every page of the stack and of the image's size back to the kernel: a later
+// read finds the image.
+func (r *Region) drop() error {
+	if err := madvise(r.stack, r.StackLen()+uintptr(r.image.Size), unix.MADV_DONTNEED); err != nil {
 		return fmt.Errorf("drop written pages: %w", err)
 	}
 	return nil
+}
+
+// DropStack gives the native stack's pages back to the kernel, after a run that may have
+// gone deep.
+func (r *Region) DropStack() error {
+	r.stackKept = 0
+	return madvise(r.stack, r.StackLen(), unix.MADV_DONTNEED)
 }
 
 // restore copies the image over [from, from+n).
@@ -164,15 +134,15 @@ func (r *Region) restore(from, n uint64) {
 		if n == 0 {
 			return
 		}
-		if from < e.start {
-			zeros := min(n, e.start-from)
+		if from < e.Start {
+			zeros := min(n, e.Start-from)
 			clear(bytesAt(r.Base+uintptr(from), uintptr(zeros)))
 			from, n = from+zeros, n-zeros
 		}
-		if n > 0 && from < e.end {
-			length := min(n, e.end-from)
+		if n > 0 && from < e.End {
+			length := min(n, e.End-from)
 			copy(bytesAt(r.Base+uintptr(from), uintptr(length)),
-				bytesAt(r.image.view+uintptr(e.offset+from-e.start), uintptr(length)))
+				bytesAt(r.image.view+uintptr(e.Offset+from-e.Start), uintptr(length)))
 			from, n = from+length, n-length
 		}
 	}
@@ -181,8 +151,93 @@ func (r *Region) restore(from, n uint64) {
 	}
 }
 
-// DropStack gives the native stack's pages back to the kernel, after a run that may have
-// gone deep.
-func (r *Region) DropStack() error {
-	return madvise(r.stack, r.StackLen(), unix.MADV_DONTNEED)
+var zeroPage [PageSize]byte
+
+// Contents is what the linear memory of size bytes contains: its pages that are not all
+// zero, sorted, those side by side as one segment. The bytes are the guest's own memory,
+// good until the guest runs on or the region is given back.
+//
+// A page that was neither written nor is in the image's file is not read, and so does not
+// become resident; where the kernel can't tell (Arena.ScansPages), each is.
+//
+// Preconditions: the memory is size bytes large, a multiple of WasmPageSize.
+func (r *Region) Contents(size uint64) ([]Segment, error) {
+	var out []Segment
+	var end uint64 // of what has been looked at
+	look := func(from, to uint64) {
+		for from = max(from, end); from < to; from += PageSize {
+			page := bytesAt(r.Base+uintptr(from), PageSize)
+			if bytes.Equal(page, zeroPage[:]) {
+				continue
+			}
+			if n := len(out); n > 0 && out[n-1].Offset+uint64(len(out[n-1].Data)) == from {
+				start := out[n-1].Offset
+				out[n-1].Data = bytesAt(r.Base+uintptr(start), uintptr(from+PageSize-start))
+			} else {
+				out = append(out, Segment{Offset: from, Data: page})
+			}
+		}
+		end = max(end, to)
+	}
+	if r.arena.pagemap == nil {
+		look(0, size)
+		return out, nil
+	}
+	var all scan
+	if err := all.find(r.arena.pagemap, r.Base, r.Base+uintptr(size), ^uint64(0)); err != nil {
+		return nil, err
+	}
+	extents := r.image.extents
+	for _, w := range all.ranges {
+		from, to := uint64(w.Start)-uint64(r.Base), uint64(w.End)-uint64(r.Base)
+		for len(extents) > 0 && extents[0].Start < to {
+			if extents[0].Start > from {
+				look(from, extents[0].Start)
+			}
+			look(extents[0].Start, extents[0].End)
+			extents = extents[1:]
+		}
+		look(from, to)
+	}
+	for _, e := range extents {
+		look(e.Start, e.End)
+	}
+	return out, nil
+}
+
+// A scan is the result of looking for written pages.
+type scan struct {
+	ranges []linux.PageRange // sorted, with gaps between them
+	bytes  uint64            // of all of them
+}
+
+// scanVec is how many ranges the kernel is asked for at first. It makes room for them in
+// each call, and most runs write few.
+const scanVec = 32
+
+// find looks for pages in [start, end) that are this process's own, and ends early once
+// they are more than enough. It forgets what the scan held, but for its room.
+func (s *scan) find(pagemap *linux.Pagemap, start, end uintptr, enough uint64) error {
+	s.ranges, s.bytes = s.ranges[:0], 0
+	for at := start; at < end && s.bytes <= enough; {
+		have := len(s.ranges)
+		want := max(scanVec, have)
+		if cap(s.ranges) < have+want {
+			s.ranges = append(make([]linux.PageRange, 0, 2*(have+want)), s.ranges...)
+		}
+		vec := s.ranges[have : have+want]
+		n, next, err := pagemap.Written(at, end, vec)
+		if err != nil {
+			return fmt.Errorf("find written pages: %w", err)
+		}
+		for _, w := range vec[:n] {
+			s.bytes += w.End - w.Start
+		}
+		s.ranges = s.ranges[:have+n]
+		if n < want {
+			break
+		}
+		at = next
+	}
+	return nil
 }

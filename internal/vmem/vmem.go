@@ -18,7 +18,7 @@
 // An image is the immutable content that a region starts with: a sealed memfd, mapped
 // private, so that a page costs memory only once it is written. A region stays bound to
 // its image: cleaning puts back what was written, which is cheaper by far than mapping
-// anew (see Region.Clean), and leaves the written pages resident for the next Faaslet.
+// anew (see clean.go), and leaves the written pages resident for the next Faaslet.
 //
 // Invariant: every byte below a linear memory's current size is mapped readable and
 // writable for as long as its Faaslet lives. The engine's bulk operations and our host
@@ -36,6 +36,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"github.com/faasm-go/faasm/internal/linux"
 	"golang.org/x/sys/unix"
@@ -62,20 +63,45 @@ type Layout struct {
 // bounds checks (DESIGN 5.5).
 var FastLayout = Layout{Stack: 1 << 20, Reservation: 4 << 30, Guard: 32 << 20}
 
-func (l Layout) size() uintptr { return uintptr(l.Stack + l.Reservation + l.Guard) }
+// DenseLayout is for 100,000 Faaslets alive in one process. Guest code checks bounds
+// itself, and a linear memory may grow to 256 MiB; see RATIONALE.md for what that costs.
+var DenseLayout = Layout{Stack: 1 << 20, Reservation: 256 << 20, Guard: 1 << 20}
+
+// tableSpan is the range of addresses that one page of page tables maps. Regions begin at
+// multiples of it: the kernel frees only tables that no neighbour shares, and those of a
+// region that is given up would else be kept for ever.
+const tableSpan = 2 << 20
+
+func (l Layout) size() uintptr { return alignUp(uintptr(l.Stack + l.Reservation + l.Guard)) }
+
+func alignUp(n uintptr) uintptr { return (n + tableSpan - 1) &^ (tableSpan - 1) }
+
+// ArenaOptions bound what an arena takes from the machine. The zero value is for tests: a
+// process that passes vm.max_map_count dies, so a host must set MappingsMax.
+type ArenaOptions struct {
+	// MappingsMax is how many of the process's mappings bound regions may take, together
+	// with what the arena is told of by Hold; 0: no limit.
+	MappingsMax int
+	RetainMax   uint64 // bytes that regions may keep resident between runs; 0: 1 GiB
+}
 
 // Arena hands out regions of one layout, and their gates. It owns every address it
 // reserved; Close gives them back.
 type Arena struct {
-	layout  Layout
-	pagemap *linux.Pagemap // nil where the kernel lacks PAGEMAP_SCAN
-	gates   gates
+	layout   Layout
+	opts     ArenaOptions
+	pagemap  *linux.Pagemap // nil where the kernel lacks PAGEMAP_SCAN
+	gates    gates
+	scans    sync.Pool    // *scan: room for the ranges of one
+	retained atomic.Int64 // bytes, of all regions of all pools
 
 	mu struct {
 		sync.Mutex
-		free   []*Region // unbound: nothing mapped but the stack
+		free   []*Region // unbound
 		slabs  []uintptr // reserved ranges, each slabRegions regions long
 		made   int
+		bound  int
+		mapped int // mappings that bound regions have, and those held
 		closed bool
 	}
 }
@@ -85,18 +111,25 @@ type Arena struct {
 const slabRegions = 64
 
 // NewArena makes an arena. It reserves addresses only as they are needed.
-func NewArena(l Layout) (*Arena, error) {
+func NewArena(l Layout, o ArenaOptions) (*Arena, error) {
 	for _, part := range []uint64{l.Stack, l.Reservation, l.Guard} {
 		if part == 0 || part%WasmPageSize != 0 {
 			return nil, fmt.Errorf("region layout %+v: each part must be a positive multiple of %d", l, WasmPageSize)
 		}
 	}
-	a := &Arena{layout: l}
+	if o.RetainMax == 0 {
+		o.RetainMax = 1 << 30
+	}
+	a := &Arena{layout: l, opts: o}
+	a.scans.New = func() any { return new(scan) }
 	// Without PAGEMAP_SCAN (before kernel 6.7) Clean drops all written pages instead.
 	if p, err := linux.OpenPagemap(); err == nil {
 		a.pagemap = p
 	}
 	if err := a.gates.init(); err != nil {
+		if a.pagemap != nil {
+			err = errors.Join(err, a.pagemap.Close())
+		}
 		return nil, err
 	}
 	return a, nil
@@ -116,28 +149,64 @@ func (a *Arena) Regions() int {
 	return a.mu.made
 }
 
-// take returns an unbound region.
-func (a *Arena) take() (*Region, error) {
+// Bound is the number of regions that are bound to an image, used or not. Each takes
+// mappings and page tables.
+func (a *Arena) Bound() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.mu.bound
+}
+
+// IdleBytes is the memory that all pools' regions keep between runs. One in use counts
+// with what it kept before.
+func (a *Arena) IdleBytes() uint64 { return uint64(a.retained.Load()) }
+
+// Hold counts n mappings that something else makes among those of MappingsMax, until they
+// are given back with a negative n. It returns ErrExhausted, and counts nothing, if there
+// is no room for them.
+func (a *Arena) Hold(n int) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.holdLocked(n)
+}
+
+func (a *Arena) holdLocked(n int) error {
+	if most := a.opts.MappingsMax; n > 0 && most > 0 && a.mu.mapped+n > most {
+		return fmt.Errorf("%d mappings besides %d of %d: %w", n, a.mu.mapped, most, ErrExhausted)
+	}
+	a.mu.mapped += n
+	return nil
+}
+
+// take returns an unbound region, to be bound to img and one day to be given back.
+func (a *Arena) take(img *Image) (*Region, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.mu.closed {
 		return nil, os.ErrClosed
 	}
+	if err := a.holdLocked(img.mappings()); err != nil {
+		return nil, fmt.Errorf("bind another region: %w", err)
+	}
 	if len(a.mu.free) == 0 {
 		if err := a.reserveLocked(); err != nil {
+			a.mu.mapped -= img.mappings()
 			return nil, err
 		}
 	}
 	r := a.mu.free[len(a.mu.free)-1]
 	a.mu.free = a.mu.free[:len(a.mu.free)-1]
+	a.mu.bound++
 	return r, nil
 }
 
-// give takes back a region that has been unbound.
-func (a *Arena) give(r *Region) {
+// give takes back a region that has been unbound from img, or could not be bound to it.
+func (a *Arena) give(r *Region, img *Image) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.mu.free = append(a.mu.free, r)
+	a.mu.bound--
+	a.mu.mapped -= img.mappings()
 }
 
 // reserveLocked adds one slab of regions to the free list, or one region where the
@@ -146,16 +215,19 @@ func (a *Arena) reserveLocked() error {
 	n := slabRegions
 	size := a.layout.size()
 	// The first stack of a slab needs a guard before it as well.
-	base, err := mapAnon(0, uintptr(n)*size+WasmPageSize, unix.PROT_NONE, unix.MAP_NORESERVE)
+	const before = WasmPageSize + tableSpan
+	base, err := mapAnon(0, uintptr(n)*size+before, unix.PROT_NONE, unix.MAP_NORESERVE)
 	if err != nil {
 		n = 1
-		base, err = mapAnon(0, size+WasmPageSize, unix.PROT_NONE, unix.MAP_NORESERVE)
+		base, err = mapAnon(0, size+before, unix.PROT_NONE, unix.MAP_NORESERVE)
 		if err != nil {
 			return fmt.Errorf("reserve %d MiB of addresses: %w: %w", size>>20, ErrExhausted, err)
 		}
 	}
+	a.mu.slabs = append(a.mu.slabs, base, uintptr(n)*size+before)
+	first := alignUp(base + WasmPageSize)
 	for i := range n {
-		start := base + WasmPageSize + uintptr(i)*size
+		start := first + uintptr(i)*size
 		r := &Region{
 			arena: a,
 			stack: start,
@@ -168,7 +240,6 @@ func (a *Arena) reserveLocked() error {
 		a.mu.free = append(a.mu.free, r)
 		a.mu.made++
 	}
-	a.mu.slabs = append(a.mu.slabs, base, uintptr(n)*size+WasmPageSize)
 	return nil
 }
 
