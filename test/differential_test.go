@@ -165,7 +165,8 @@ func TestDifferential(t *testing.T) {
 	}
 	for _, r := range []run{
 		{"hello", "Ada"}, {"hello", ""}, {"noop", ""}, {"noop_cmd", ""}, {"cxx_hello", "b\na\nc\n"}, {"echo", "\x00\xff text"},
-		{"counter", ""}, {"init_once", ""}, {"memtouch", "3000000"}, {"mandelbrot", "200 100 64"},
+		{"counter", ""}, {"counter_init", ""}, {"init_once", ""}, {"image1", "1"},
+		{"lisp", "(define (fib n) (if (< n 2) n (+ (fib (- n 1)) (fib (- n 2))))) (display (factor 600851475143)) (fib 18)"}, {"memtouch", "3000000"}, {"mandelbrot", "200 100 64"},
 		{"hostile_trap", ""}, {"hostile_divzero", ""}, {"hostile_oob", ""}, {"hostile_exit3", ""}, {"hostile_recurse_stack", ""}, {"hostile_recurse_endless", ""},
 	} {
 		corpus[r.name] = workloads.Wasm(r.name)

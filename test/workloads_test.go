@@ -46,6 +46,13 @@ func TestWorkloads_outputs(t *testing.T) {
 		{"counter", "", "1"},
 		{"counter", "", "1"},
 		{"init_once", "", "constructors 1 inits 1 checksum 2534703104"},
+		{"counter_init", "", "101"},
+		{"counter_init", "", "101"},
+		{"image1", "10", ""},
+		{"image32", "1", ""},
+		{"luck", "", "init [0-9a-f]{32}\ncall [0-9a-f]{32}\nrealtime 1[0-9]{18}\nmonotonic [0-9]{1,12}\n"},
+		{"lisp", "(display \"nth: \") (nth-prime 1000)", "nth: \n7919\n"},
+		{"lisp", "(define (fib n) (if (< n 2) n (+ (fib (- n 1)) (fib (- n 2))))) (fib 20)", "6765\n"},
 		{"chain_deep", "100", "5050"},
 		{"fanout", "500 noop", "500"},
 		{"memtouch", "5000000", "624993160"}, // 19,920 times 31,375, and 0 to 79
