@@ -241,7 +241,13 @@ func interleave(bucket *blob.Bucket, seed uint64, hosts ...func(r *Registry) err
 		i := ready[rnd.IntN(len(ready))]
 		turn := waiting[i]
 		waiting[i] = nil
-		time.Sleep(time.Microsecond) // no two accesses are at the same time
+		// No two accesses are at the same time, and now and then what was listed before is
+		// known to be settled.
+		pause := time.Microsecond
+		if rnd.IntN(8) == 0 {
+			pause = 2 * settled
+		}
+		time.Sleep(pause)
 		close(turn)
 	}
 }

@@ -85,7 +85,11 @@ func TestRegistry_kill9(t *testing.T) {
 	} {
 		t.Run(row.operation, func(t *testing.T) {
 			t.Parallel()
-			onStores(t, func(t *testing.T, location string) {
+			stores := onStores
+			if row.operation != "publish" && row.operation != "collect" {
+				stores = func(t *testing.T, test func(*testing.T, string)) { test(t, t.TempDir()) } // it is slow
+			}
+			stores(t, func(t *testing.T, location string) {
 				base := location
 				killed := map[Step]bool{}
 				for step := 1; ; step++ {

@@ -27,7 +27,7 @@ var (
 // seed and schedules are for TestCollect_interleaved.
 var (
 	seed      = flag.Uint64("registry.seed", 1, "seed of the first schedule")
-	schedules = flag.Int("registry.schedules", 300, "number of schedules")
+	schedules = flag.Int("registry.schedules", 200, "number of schedules")
 )
 
 func TestMain(m *testing.M) {

@@ -16,7 +16,7 @@ import (
 const format = 2
 
 // historyMax bounds a pointer.
-const historyMax = 32
+const historyMax = 8
 
 // errDamaged is what is wrong with a record that a new deployment may replace.
 var errDamaged = errors.New("the record is damaged")

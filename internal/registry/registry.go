@@ -110,7 +110,8 @@ type Registry struct {
 // &request_checksum_calculation=when_required.
 //
 // A directory belongs to one process at a time. A bucket should have a rule that ends
-// multipart uploads which were never completed: a host that is killed leaves them behind.
+// multipart uploads which were never completed: a deployment that breaks off leaves them
+// behind.
 func Open(ctx context.Context, location string, o Options) (*Registry, error) {
 	if !strings.Contains(location, "://") {
 		return openDirectory(location, o)
