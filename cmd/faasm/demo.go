@@ -45,7 +45,7 @@ func (e *env) demo(ctx context.Context, pictures string) error {
 		return err
 	}
 	defer d.client.Close()
-	for _, step := range []func(context.Context) error{d.deploy, d.hello, d.wordcount, d.pi, d.picture, d.fresh, d.speed, d.runaway, d.trap} {
+	for _, step := range []func(context.Context) error{d.deploy, d.hello, d.wordcount, d.pi, d.picture, d.lisp, d.fresh, d.speed, d.runaway, d.trap} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -79,8 +79,8 @@ func (d *demo) cost(r *client.Reply, took time.Duration) {
 }
 
 func (d *demo) deploy(ctx context.Context) error {
-	d.title("A host at %s, and eight functions", d.url)
-	for _, name := range []string{"hello", "wordcount", "pi", "mandelbrot", "counter", "noop", "hostile_spin_mem", "hostile_trap"} {
+	d.title("A host at %s, and nine functions", d.url)
+	for _, name := range []string{"hello", "wordcount", "pi", "mandelbrot", "lisp", "counter_init", "noop", "hostile_spin_mem", "hostile_trap"} {
 		wasm := workloads.Wasm(name)
 		opts := client.DeployOptions{}
 		if name == "hostile_spin_mem" {
@@ -90,7 +90,11 @@ func (d *demo) deploy(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		d.say("deployed %-16s %8s of Wasm, compiled in %s", name, formatSize(uint64(info.WasmBytes)), formatMicros(info.CompileMs*1e3))
+		initialised := ""
+		if info.Initialised {
+			initialised = ", initialised in " + formatMicros(info.InitialiseMs*1e3)
+		}
+		d.say("deployed %-16s %8s of Wasm, compiled in %s%s", name, formatSize(uint64(info.WasmBytes)), formatMicros(info.CompileMs*1e3), initialised)
 	}
 	return nil
 }
@@ -145,11 +149,27 @@ func (d *demo) picture(ctx context.Context) error {
 	return nil
 }
 
+func (d *demo) lisp(ctx context.Context) error {
+	info, err := d.client.Function(ctx, "", "lisp")
+	if err != nil {
+		return err
+	}
+	d.title("lisp: an interpreter that sets up %s of tables, once; each call starts from that", formatSize(uint64(info.SnapshotBytes)))
+	const program = "(factor 600851475143)"
+	r, took, err := d.invoke(ctx, "lisp", []byte(program))
+	if err != nil {
+		return err
+	}
+	d.say("%s is %s", program, strings.TrimSpace(string(r.Output)))
+	d.cost(r, took)
+	return nil
+}
+
 func (d *demo) fresh(ctx context.Context) error {
-	d.title("counter: adds one to a variable of its own; every call starts from the same snapshot")
+	d.title("counter_init: adds one to a variable that initialisation set to 100; every call starts from the snapshot")
 	var got []string
 	for range 5 {
-		r, _, err := d.invoke(ctx, "counter", nil)
+		r, _, err := d.invoke(ctx, "counter_init", nil)
 		if err != nil {
 			return err
 		}

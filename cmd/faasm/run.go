@@ -73,10 +73,11 @@ func (e *env) runOnce(ctx context.Context, file string, with []string, limits ap
 		if err != nil {
 			return err
 		}
-		_, _, err = h.Deploy(ctx, api.Upload{Tenant: client.DefaultTenant, Function: name, Wasm: wasm})
+		info, _, err := h.Deploy(ctx, api.Upload{Tenant: client.DefaultTenant, Function: name, Wasm: wasm})
 		if err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}
+		fmt.Fprint(e.stderr, info.InitLog)
 		return nil
 	}
 	if err := deploy(name, file); err != nil {
