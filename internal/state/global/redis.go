@@ -1,0 +1,415 @@
+package global
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+const (
+	// writerTTL is how long a writer that says nothing keeps its registration. It says
+	// so again while it stores chunks.
+	writerTTL = time.Minute
+
+	// dropGrace is how long chunks that were replaced are kept, for readers that are in
+	// the middle of them; but not if they are more than dropBytesMax.
+	dropGrace    = 500 * time.Millisecond
+	dropBytesMax = 64 << 20
+
+	// exchangeChunks is how many chunks go in one exchange, and exchangesMax how many
+	// exchanges of one operation are under way: what an operation has in memory.
+	exchangeChunks = 16
+	exchangesMax   = 4
+
+	// attemptsMax is how often an operation starts again because of others.
+	attemptsMax = 100
+)
+
+// RedisOptions are how a Redis behaves. The zero value is ready for use.
+type RedisOptions struct {
+	// CA has the certificates, in PEM, that a server's may be signed by, for rediss
+	// URLs. Nil: those of the system.
+	CA []byte
+	// Timeout is how long one exchange with a server may take; zero: 5 s. An operation
+	// on a large value is many exchanges.
+	Timeout time.Duration
+	// Lease is how long a lock is held after its holder was last heard of; zero: 10 s.
+	Lease time.Duration
+}
+
+// Validate returns an error for values that make no sense.
+func (o RedisOptions) Validate() error {
+	if o.Timeout < 0 || o.Lease < 0 || o.Lease > 0 && o.Lease < 10*time.Millisecond {
+		return fmt.Errorf("%w: timeout %v, lease %v", ErrInvalid, o.Timeout, o.Lease)
+	}
+	return nil
+}
+
+// Redis is the global tier in Redis 7.0 or later, a single one or a Redis Cluster, shared
+// by any number of hosts. It writes only keys that begin with "faasm:".
+//
+// Only reads are sent again when a connection breaks; a change that got no answer is
+// ErrUnavailable.
+type Redis struct {
+	traffic
+	client rueidis.Client
+	opts   RedisOptions // without zeroes
+	host   string       // the channel that wakes who waits here for a lock
+
+	ctx    context.Context // ends with ErrClosed
+	cancel context.CancelCauseFunc
+	once   sync.Once
+
+	mu struct {
+		sync.Mutex
+		closed  bool
+		work    sync.WaitGroup           // goroutines; none is added once closed
+		leases  sync.WaitGroup           // those that keep leases; likewise
+		waiters map[string]chan struct{} // who waits for a lock → told to ask again
+		views   map[Key]*view            // of values as they were last seen
+		dropped []droppedChunks          // oldest first
+		bytes   int64                    // of dropped
+	}
+	listening sync.Once
+	closing   chan struct{} // closed first of all by Close
+	dropping  chan struct{} // of one: there is something in dropped
+
+	merging [64]chan struct{} // of one: merges here that would only get into each other's way
+}
+
+var _ Store = (*Redis)(nil)
+
+// OpenRedis connects to the Redis at an address like
+// redis://USER:PASSWORD@HOST:PORT/DATABASE, with all parts optional, or rediss:// for TLS.
+// Of a Redis Cluster it names any node, and with ?addr=HOST:PORT&addr=… others to try. The
+// caller closes it.
+//
+// It returns ErrUnavailable if no server answers. No error repeats the password.
+func OpenRedis(ctx context.Context, address string, opts RedisOptions) (*Redis, error) {
+	if err := opts.Validate(); err != nil {
+		return nil, err
+	}
+	if opts.Timeout == 0 {
+		opts.Timeout = 5 * time.Second
+	}
+	if opts.Lease == 0 {
+		opts.Lease = 10 * time.Second
+	}
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil, fmt.Errorf("open Redis: %w: it is no URL", ErrInvalid)
+	}
+	r := &Redis{opts: opts, host: "faasm:wake:" + rand.Text(), dropping: make(chan struct{}, 1), closing: make(chan struct{})}
+	if err := r.open(ctx, address); err != nil {
+		return nil, fmt.Errorf("open %s: %w", u.Redacted(), err)
+	}
+	return r, nil
+}
+
+func (r *Redis) open(ctx context.Context, address string) error {
+	option, err := rueidis.ParseURL(address)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if r.opts.CA != nil {
+		if option.TLSConfig == nil {
+			return fmt.Errorf("%w: certificates are for rediss only", ErrInvalid)
+		}
+		option.TLSConfig.RootCAs = x509.NewCertPool()
+		if !option.TLSConfig.RootCAs.AppendCertsFromPEM(r.opts.CA) {
+			return fmt.Errorf("%w: there is no certificate in what should have them", ErrInvalid)
+		}
+	}
+	option.DisableCache = true
+	option.WriteBufferEachConn = ChunkBytes // stays in the processor's cache; the usual 512 KiB do not
+	option.Dialer.Timeout = r.opts.Timeout
+	option.ConnWriteTimeout = r.opts.Timeout
+
+	// The client knows no context while it connects. It gives up by itself.
+	type opened struct {
+		client rueidis.Client
+		err    error
+	}
+	result := make(chan opened, 1)
+	go func() {
+		client, err := rueidis.NewClient(option)
+		result <- opened{client, err}
+	}()
+	var o opened
+	select {
+	case o = <-result:
+	case <-ctx.Done():
+		go func() {
+			if o := <-result; o.err == nil {
+				o.client.Close()
+			}
+		}()
+		return context.Cause(ctx)
+	}
+	if o.err != nil {
+		if _, ok := rueidis.IsRedisErr(o.err); ok {
+			return o.err
+		}
+		return fmt.Errorf("%w: %w", ErrUnavailable, o.err)
+	}
+	r.client = o.client
+	r.ctx, r.cancel = context.WithCancelCause(context.Background())
+	r.mu.waiters = make(map[string]chan struct{})
+	r.mu.views = make(map[Key]*view)
+	for i := range r.merging {
+		r.merging[i] = make(chan struct{}, 1)
+	}
+	version, err := r.do(ctx, r.client.B().Eval().Script("return redis.REDIS_VERSION_NUM or 0").Numkeys(0).Build()).AsInt64()
+	if err != nil {
+		err = r.failure(ctx, err)
+	} else if version < 0x070000 {
+		err = fmt.Errorf("it is older than Redis 7.0")
+	}
+	if err != nil {
+		r.client.Close()
+		return err
+	}
+	r.spawn(r.collectAll)
+	return nil
+}
+
+// Close implements Store.
+func (r *Redis) Close() error {
+	r.once.Do(func() {
+		r.mu.Lock()
+		r.mu.closed = true
+		r.mu.Unlock()
+		close(r.closing)
+		r.mu.leases.Wait()
+		ctx, cancel := context.WithTimeout(r.ctx, r.opts.Timeout)
+		for d, ok := r.oldest(0); ok && ctx.Err() == nil; d, ok = r.oldest(0) {
+			r.collect(ctx, d)
+		}
+		cancel()
+		r.cancel(ErrClosed)
+		r.mu.work.Wait()
+		r.client.Close()
+	})
+	return nil
+}
+
+// spawn starts a goroutine that Close waits for, unless it is too late for that.
+func (r *Redis) spawn(f func()) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.mu.closed {
+		return false
+	}
+	r.mu.work.Go(f)
+	return true
+}
+
+// exchange returns the context of one exchange with a server.
+func (r *Redis) exchange(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, r.opts.Timeout, ErrUnavailable)
+}
+
+func (r *Redis) do(ctx context.Context, cmd rueidis.Completed) rueidis.RedisResult {
+	ctx, cancel := r.exchange(ctx)
+	defer cancel()
+	return r.client.Do(ctx, cmd)
+}
+
+// failure says what an error of the client means. ctx is that of the operation.
+func (r *Redis) failure(ctx context.Context, err error) error {
+	if reply, ok := rueidis.IsRedisErr(err); ok {
+		code, _, _ := strings.Cut(reply.Error(), " ")
+		switch code {
+		case "OOM":
+			return fmt.Errorf("%w: %w", ErrFull, err)
+		case "LOADING", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "MISCONF", "READONLY", "NOREPLICAS", "BUSY":
+			return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+		return err
+	}
+	r.mu.Lock()
+	closed := r.mu.closed
+	r.mu.Unlock()
+	if closed {
+		return ErrClosed
+	}
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= 0 {
+		<-ctx.Done() // the client looks at the deadline, and may see it before the context does
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+}
+
+// prefix is what a tenant's keys begin with, up to and with the hash tag.
+func prefix(tenant string) string { return "faasm:{" + url.QueryEscape(tenant) + "}" }
+
+// chunkName is the key of a chunk.
+func chunkName(key Key, gen uint64, index int64, number uint64) string {
+	if index == 0 {
+		return prefix(key.Tenant) + "0:" + str(number) + ":" + key.Name
+	}
+	return "faasm:c:{" + str(gen) + "." + strconv.FormatInt(index, 10) + "}" + str(number) + ":" + url.QueryEscape(key.Tenant) + ":" + key.Name
+}
+
+func str[T int | int64 | uint64](n T) string {
+	if n < 0 {
+		return strconv.FormatInt(int64(n), 10)
+	}
+	return strconv.FormatUint(uint64(n), 10)
+}
+
+func bit(b bool) string {
+	if b {
+		return "1"
+	}
+	return "0"
+}
+
+// What scripts answer that is no error to a caller yet.
+const (
+	statusOK       = "OK"
+	statusWait     = "WAIT"
+	statusAborted  = "ABORTED"  // the registration of the writer ran out
+	statusConflict = "CONFLICT" // a chunk has been changed
+	statusGone     = "GONE"     // the value has been replaced
+	statusLost     = "LOST"     // a chunk that is named is not there
+	statusChunk    = "CHUNK"    // the value has chunks of another size
+)
+
+// reply is the answer of a script, without the status.
+type reply []rueidis.RedisMessage
+
+// bytes returns a part of the reply; it is not to be changed.
+func (r reply) string(i int) string {
+	if i >= len(r) {
+		return ""
+	}
+	s, _ := r[i].ToString()
+	return s
+}
+
+func (r reply) uint(i int) uint64 {
+	n, _ := strconv.ParseUint(r.string(i), 10, 64)
+	return n
+}
+
+func (r reply) int(i int) int64 { return int64(r.uint(i)) }
+
+// run runs a script in the slot of the key's tenant, after other commands of the same
+// slot, in one exchange. It makes errors of the statuses that mean one to every caller.
+func (r *Redis) run(ctx context.Context, s *luaScript, key Key, args []string, before ...rueidis.Completed) (status string, _ reply, err error) {
+	if r.ctx.Err() != nil {
+		return "", nil, ErrClosed
+	}
+	exchange, cancel := r.exchange(ctx)
+	defer cancel()
+	args = append([]string{key.Name}, args...)
+	call := r.client.B().Evalsha().Sha1(s.sha).Numkeys(1).Key(prefix(key.Tenant)).Arg(args...).Build()
+	var result rueidis.RedisResult
+	if len(before) == 0 {
+		result = r.client.Do(exchange, call)
+	} else {
+		results := r.client.DoMulti(exchange, append(before, call)...)
+		for _, other := range results[:len(before)] {
+			if err := other.Error(); err != nil {
+				return "", nil, r.failure(ctx, err)
+			}
+		}
+		result = results[len(before)]
+	}
+	if reply, ok := rueidis.IsRedisErr(result.Error()); ok && reply.IsNoScript() {
+		result = r.client.Do(exchange, r.client.B().Eval().Script(s.text).Numkeys(1).Key(prefix(key.Tenant)).Arg(args...).Build())
+	}
+	parts, err := result.ToArray()
+	if err != nil {
+		return "", nil, r.failure(ctx, err)
+	}
+	if len(parts) == 0 {
+		return "", nil, fmt.Errorf("%w: a script said nothing", ErrDamaged)
+	}
+	rest := reply(parts[1:])
+	switch status = (reply(parts)).string(0); status {
+	case "FENCED":
+		return status, nil, ErrFenced
+	case "VERSION":
+		return status, nil, fmt.Errorf("%w: it is at %s", ErrVersion, rest.string(0))
+	case "ABSENT":
+		return status, nil, ErrNotFound
+	}
+	return status, rest, nil
+}
+
+// inParallel calls f for pieces of [0, n) of up to step, up to exchangesMax at a time,
+// until one returns an error, and returns the first, after all have ended. It does not
+// cut others short: a command that nobody waits for is carried out all the same, perhaps
+// after what is done next.
+func inParallel(ctx context.Context, n, step int64, f func(first, last int64) error) error {
+	if n <= step {
+		if n <= 0 {
+			return nil
+		}
+		return f(0, n)
+	}
+	var next atomic.Int64
+	var failed atomic.Pointer[error]
+	var g sync.WaitGroup
+	for range min(exchangesMax, (n+step-1)/step) {
+		g.Go(func() {
+			for failed.Load() == nil {
+				first := next.Add(step) - step
+				if first >= n {
+					return
+				}
+				err := f(first, min(first+step, n))
+				if err == nil && ctx.Err() != nil {
+					err = context.Cause(ctx)
+				}
+				if err != nil {
+					failed.CompareAndSwap(nil, &err)
+				}
+			}
+		})
+	}
+	g.Wait()
+	if err := failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// errAgain ends an attempt of an operation that others came in between.
+var errAgain = errors.New("others came in between")
+
+// attempt calls f until it returns something else than errAgain, a little later each
+// time.
+func attempt(ctx context.Context, f func() error) error {
+	for n := range attemptsMax {
+		err := f()
+		if !errors.Is(err, errAgain) {
+			return err
+		}
+		if n < 2 {
+			continue
+		}
+		var b [1]byte
+		rand.Read(b[:])
+		select {
+		case <-time.After(time.Duration(b[0]) * 8 * time.Microsecond * time.Duration(min(n, 16))):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return ErrConflict
+}
