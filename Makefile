@@ -2,7 +2,8 @@
 # make test    passes all tests, after installing what they need
 # make check   the quick part of it: vet, staticcheck, the project's own rules
 # make build   bin/faasm
-# make bench   every bench, as a table
+# make bench   every bench, its report in bench/results
+# make figures what is in bench/results, into README.md and docs/*.svg
 
 GO ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
@@ -11,7 +12,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 # start other processes.
 RACE := ./client/... ./internal/... ./cmd/...
 
-.PHONY: build demo test check race setup bench workloads clean
+.PHONY: build demo test check race setup bench figures workloads clean
 
 build:
 	$(GO) build -o bin/faasm ./cmd/faasm
@@ -33,8 +34,16 @@ race: setup
 test: check race
 	$(GO) test ./bench/... ./workloads/... ./test/...
 
+BENCHES := fresh churn density call chain interrupt compute
+
 bench: build
-	@for b in fresh call chain interrupt compute; do bin/faasm bench $$b || exit 1; done
+	@for b in $(BENCHES); do echo "bench $$b"; bin/faasm bench $$b --json >bench/results/$$b.new || exit 1; \
+		mv bench/results/$$b.new bench/results/$$b.json; done
+	@echo "bench density --profile dense"; bin/faasm bench density --profile dense --json >bench/results/density_dense.new && \
+		mv bench/results/density_dense.new bench/results/density_dense.json
+
+figures:
+	$(GO) run ./bench/figures
 
 workloads:
 	$(MAKE) -C guest/c

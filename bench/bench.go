@@ -26,8 +26,10 @@ type Report struct {
 	Version string    `json:"version"`
 	Commit  string    `json:"commit"`
 	Host    HostFacts `json:"host"`
+	Profile string    `json:"profile,omitempty"` // of the density bench
 	Figures []Figure  `json:"figures"`
 	Skipped []Skip    `json:"skipped,omitempty"`
+	Curves  []Curve   `json:"curves,omitempty"`
 }
 
 // HostFacts say what was measured on.
@@ -51,11 +53,24 @@ type Skip struct {
 	Why  string `json:"why"`
 }
 
+// A Curve is what becomes of some measures while something else is raised.
+type Curve struct {
+	Name   string  `json:"name"`
+	X      string  `json:"x"` // unit of x
+	Y      string  `json:"y"` // unit of all that is measured
+	Points []Point `json:"points"`
+}
+
+// A Point of a curve has "x", and beside it each measure by its name.
+type Point map[string]float64
+
 // Run is one run of a bench.
 type Run struct {
-	Quick  bool      // fewer samples; ends within 20 seconds on two cores
-	Log    io.Writer // progress, a line each
-	report *Report
+	Quick   bool      // fewer samples; ends within 20 seconds on two cores
+	Profile string    // of the density bench: ProfileFast (also if empty) or ProfileDense
+	Count   int       // of the density bench: how many Faaslets; 0 for its own choice
+	Log     io.Writer // progress, a line each
+	report  *Report
 }
 
 // Add notes a figure.
@@ -67,6 +82,9 @@ func (r *Run) Add(name, unit string, value float64) {
 func (r *Run) Skip(name, why string) {
 	r.report.Skipped = append(r.report.Skipped, Skip{name, why})
 }
+
+// AddCurve notes a curve.
+func (r *Run) AddCurve(c Curve) { r.report.Curves = append(r.report.Curves, c) }
 
 func (r *Run) logf(format string, args ...any) {
 	if r.Log != nil {
@@ -91,7 +109,9 @@ type Bench struct {
 
 // Benches are all there are.
 var Benches = []Bench{
-	{"fresh", "a fresh Faaslet for a no-op, beside fork+exec", fresh},
+	{"fresh", "fresh Faaslets by the size of their image, beside fork+exec and containers", fresh},
+	{"churn", "how many fresh starts a second, each in time, on one core and on two", churn},
+	{"density", "what a live Faaslet takes of memory, and how many there can be", density},
 	{"call", "a warm no-op over HTTP, beside a bare net/http handler", callBench},
 	{"chain", "chain and await on one host; 20,000 blocked Faaslets", chain},
 	{"interrupt", "from a deadline to the stop of each kind of runaway guest; a neighbour's latency", interrupt},

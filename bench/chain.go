@@ -9,10 +9,8 @@ import (
 	"time"
 
 	"github.com/faasm-go/faasm/internal/call"
-	"github.com/faasm-go/faasm/internal/engine"
-	"github.com/faasm-go/faasm/internal/faaslet"
 	"github.com/faasm-go/faasm/internal/linux"
-	"github.com/faasm-go/faasm/internal/sched"
+	"github.com/faasm-go/faasm/internal/vmem"
 )
 
 // chainLoop chains the function "noop" and awaits it, again and again. It puts the time of
@@ -51,18 +49,6 @@ const awaiter = `(module
     (if (call $chain (i32.const 0) (i32.const 4) (i32.const 0) (i32.const 0) (i32.const 8)) (then unreachable))
     (call $await (i32.load (i32.const 8)) (i32.const 16))))`
 
-// addText builds a module in the text format as a function.
-func (l *local) addText(name, text string, limits faaslet.Limits) error {
-	bin, err := engine.FromText(text)
-	if err != nil {
-		return fmt.Errorf("assemble %s: %w", name, err)
-	}
-	if l.code[name], err = l.runtime.Build(bin, limits); err != nil {
-		return fmt.Errorf("build %s: %w", name, err)
-	}
-	return nil
-}
-
 func chain(ctx context.Context, r *Run) error {
 	if err := chainLatency(r); err != nil {
 		return err
@@ -70,11 +56,11 @@ func chain(ctx context.Context, r *Run) error {
 	if err := fanOut(r); err != nil {
 		return err
 	}
-	return blocked(r, 20_000)
+	return blocked(ctx, r, 20_000)
 }
 
 func chainLatency(r *Run) error {
-	l, err := newLocal(sched.Options{}, defaultLimits, "noop")
+	l, err := newLocalWith(defaultLimits, "noop")
 	if err != nil {
 		return err
 	}
@@ -99,7 +85,7 @@ func chainLatency(r *Run) error {
 
 // fanOut times one call that chains 1,000 no-ops and awaits them all.
 func fanOut(r *Run) error {
-	l, err := newLocal(sched.Options{}, defaultLimits, "noop", "fanout")
+	l, err := newLocalWith(defaultLimits, "noop", "fanout")
 	if err != nil {
 		return err
 	}
@@ -143,43 +129,33 @@ func (h *holding) Chain(parent *call.Call, function string, entry call.Entry, in
 	return c
 }
 
-// blocked counts what n Faaslets cost that are blocked in await_call.
-func blocked(r *Run, n int) error {
-	if err := needMaps(n, r); err != nil {
+// blocked counts the threads with n Faaslets blocked in await_call, and what each takes.
+func blocked(ctx context.Context, r *Run, n int) error {
+	restore, err := needMaps(n, r)
+	if err != nil {
+		r.Skip("blocked", err.Error())
 		r.Skip("blocked_threads", err.Error())
 		r.Skip("blocked_pss", err.Error())
 		return nil
 	}
-	l, err := newLocal(sched.Options{LiveMax: n + 10, TenantLive: n + 10}, faaslet.Limits{MemoryMax: 64 << 20, Timeout: time.Hour})
+	defer restore()
+	b, err := newBlockedFaaslets(vmem.FastLayout, n, awaiter)
 	if err != nil {
 		return err
 	}
-	defer l.close()
-	if err := l.addText("awaiter", awaiter, faaslet.Limits{MemoryMax: 64 << 20, Timeout: time.Hour}); err != nil {
-		return err
-	}
-	h := &holding{local: l}
-	l.world.Host = h
+	defer b.close()
 
 	const warm = 1000 // PSS is taken as a slope, so that what is there anyway does not count
-	wait := func(count int) {
-		for l.sched.Stats().Parked < count {
-			time.Sleep(time.Millisecond)
-		}
+	if err := b.raise(ctx, warm); err != nil {
+		return err
 	}
-	start := func(count int) {
-		for range count {
-			l.sched.Go(l.call("bench", "awaiter", nil))
-		}
-	}
-	start(warm)
-	wait(warm)
 	before, err := linux.PSS()
 	if err != nil {
 		return err
 	}
-	start(n - warm)
-	wait(n)
+	if err := b.raise(ctx, n); err != nil {
+		return err
+	}
 	after, err := linux.PSS()
 	if err != nil {
 		return err
@@ -188,25 +164,8 @@ func blocked(r *Run, n int) error {
 	if err != nil {
 		return err
 	}
-	for _, c := range h.held {
-		c.Finish(call.Result{Outcome: call.Returned})
-	}
 	r.Add("blocked", "count", float64(n))
 	r.Add("blocked_threads", "count", float64(threads))
 	r.Add("blocked_pss", "KB", float64(after-before)/float64(n-warm)/1000)
-	return nil
-}
-
-// needMaps makes sure that the kernel lets this process have the mappings of n Faaslets.
-func needMaps(n int, r *Run) error {
-	need := 3*n + 4000
-	have, err := linux.MaxMapCount()
-	if err != nil || have >= need {
-		return err
-	}
-	if err := linux.SetMaxMapCount(need); err != nil {
-		return fmt.Errorf("vm.max_map_count is %d; %d Faaslets need %d (sysctl vm.max_map_count=%d)", have, n, need, need)
-	}
-	r.logf("raised vm.max_map_count from %d to %d", have, need)
 	return nil
 }

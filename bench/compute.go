@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/faasm-go/faasm/bench/compute"
-	"github.com/faasm-go/faasm/internal/call"
 	"github.com/faasm-go/faasm/internal/faaslet"
 	"github.com/faasm-go/faasm/internal/sched"
 )
@@ -26,19 +25,13 @@ const kernelTimeout = 10 * time.Minute
 
 // guestSide runs kernels as a function.
 func guestSide(name string, opts faaslet.Options) (side, func() error, error) {
-	rt, err := faaslet.NewRuntime(opts)
+	l, err := newLocal(opts, sched.Options{})
 	if err != nil {
 		return side{}, nil, err
 	}
-	code, err := rt.Build(compute.Wasm, faaslet.Limits{MemoryMax: 1 << 30, Timeout: kernelTimeout})
-	if err != nil {
+	if err := l.add("kernels", compute.Wasm, faaslet.Limits{MemoryMax: 1 << 30, Timeout: kernelTimeout}); err != nil {
 		return side{}, nil, err
 	}
-	l := &local{runtime: rt, code: map[string]*faaslet.Code{"kernels": code}}
-	if l.sched, err = sched.New(sched.Options{}, l.run); err != nil {
-		return side{}, nil, err
-	}
-	l.world = faaslet.World{Host: l, Logs: call.NewLogBuffer(call.LogBufferOptions{})}
 	run := func(_ context.Context, kernel string, size compute.Size) (compute.Result, error) {
 		r, done, err := l.invoke("bench", "kernels", compute.Request(kernel, size, 1))
 		if err != nil {

@@ -7,7 +7,6 @@ import (
 
 	"github.com/faasm-go/faasm/internal/call"
 	"github.com/faasm-go/faasm/internal/faaslet"
-	"github.com/faasm-go/faasm/internal/sched"
 )
 
 // runaways are the guests that never end by themselves, by the figure that tells how soon
@@ -25,7 +24,7 @@ func interrupt(ctx context.Context, r *Run) error {
 	for _, w := range runaways {
 		names = append(names, w.workload)
 	}
-	l, err := newLocal(sched.Options{}, limits, append(names, "noop")...)
+	l, err := newLocalWith(limits, append(names, "noop")...)
 	if err != nil {
 		return err
 	}

@@ -68,7 +68,7 @@ func invoke(t *testing.T, code *faaslet.Code, input string) (r call.Result, prin
 	t.Helper()
 	w := &faaslet.World{Logs: call.NewLogBuffer(call.LogBufferOptions{})}
 	cl := call.New(&call.Request{ID: call.NewID(), Tenant: "t", Function: "f", Input: []byte(input)}, nil)
-	r, remains := code.Run(cl, w)
+	result, remains := code.Run(cl, w)
 	dirty, err := remains.Clean()
 	if err != nil {
 		t.Fatalf("clean: %v", err)
@@ -76,7 +76,7 @@ func invoke(t *testing.T, code *faaslet.Code, input string) (r call.Result, prin
 	for _, l := range w.Logs.Call(cl.ID()) {
 		printed += l.Text + "\n"
 	}
-	return r, printed, dirty
+	return *result, printed, dirty
 }
 
 // Each way in which initialisation can go wrong ends as it should, and is told to the author.

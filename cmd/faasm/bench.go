@@ -10,6 +10,8 @@ import (
 
 func newBenchCommand(e *env) *cobra.Command {
 	var quick bool
+	var profile string
+	var count int
 	var about strings.Builder
 	var names []string
 	for _, b := range bench.Benches {
@@ -29,9 +31,18 @@ the same machine and in the same run. The benches are:
 			if err != nil {
 				return usageError(cmd, "%v", err)
 			}
-			hostGC()
+			if b.Name != "density" && (cmd.Flags().Changed("profile") || cmd.Flags().Changed("count")) {
+				return usageError(cmd, "--profile and --count are for the density bench")
+			}
+			if profile != profileFast && profile != profileDense {
+				return usageError(cmd, "profile %q is neither fast nor dense", profile)
+			}
+			if count < 0 || count > 0 && count < bench.DensityLeast {
+				return usageError(cmd, "--count is %d; it must be at least %d", count, bench.DensityLeast)
+			}
+			defer hostGC()()
 			v := buildVersion()
-			report, err := b.Measure(cmd.Context(), bench.Run{Quick: quick, Log: e.stderr}, v.Version, v.Commit)
+			report, err := b.Measure(cmd.Context(), bench.Run{Quick: quick, Profile: profile, Count: count, Log: e.stderr}, v.Version, v.Commit)
 			if err != nil {
 				return err
 			}
@@ -41,6 +52,9 @@ the same machine and in the same run. The benches are:
 			return report.WriteTable(e.stdout)
 		},
 	}
-	cmd.Flags().BoolVar(&quick, "quick", false, "take fewer samples, for 20 seconds at most")
+	f := cmd.Flags()
+	f.BoolVar(&quick, "quick", false, "take fewer samples, for 20 seconds at most")
+	f.StringVar(&profile, "profile", profileFast, "of the density bench: fast, or dense for Faaslets in less address space")
+	f.IntVar(&count, "count", 0, "of the density bench: how many Faaslets (default 30000, dense 100000)")
 	return cmd
 }

@@ -18,7 +18,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
+	"runtime"
 	"strings"
 	"syscall"
 
@@ -26,6 +26,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/faasm-go/faasm/client"
+	"github.com/faasm-go/faasm/internal/linux"
 )
 
 // defaultHost is where a host listens if nobody says otherwise.
@@ -126,14 +127,22 @@ Exit status: 0 success, 1 failure, 2 wrong usage, 3 no host answers,
 }
 
 // hostGC makes the collector run less often than by default, for the commands that are a
-// host. Each call makes some kilobytes of garbage and a host's live heap is a few
-// megabytes: at the default it would collect dozens of times a second, which costs 8 % of
-// the calls. $GOGC still wins.
-func hostGC() {
-	const percent, byDefault = 800, 100
-	if was := debug.SetGCPercent(percent); was != byDefault {
-		debug.SetGCPercent(was)
+// host. Each call makes a kilobyte or more of garbage and a host's live heap is a few
+// megabytes, so it would collect dozens of times a second, and a call that meets it waits
+// up to a millisecond. The collector is made to believe in a live heap that is larger by
+// 1/256 of the machine's memory: so much garbage can gather however little is alive, and
+// the proportion beyond is $GOGC's as ever. A percentage that does the same for a small
+// heap would let a large one, of many Faaslets that wait, grow to many times its size.
+//
+// It lasts until release is called.
+func hostGC() (release func()) {
+	const most = 128 << 20
+	total, err := linux.MemTotal()
+	if err != nil {
+		return func() {}
 	}
+	ballast := make([]byte, min(total/256, most)) // never touched: it takes addresses and no memory
+	return func() { runtime.KeepAlive(ballast) }
 }
 
 // configure fills the settings of cmd that its command line left alone.

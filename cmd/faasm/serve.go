@@ -142,7 +142,7 @@ func (e *env) serve(ctx context.Context, o serveOptions) error {
 	v := buildVersion()
 	o.host.Version, o.host.Commit = v.Version, v.Commit
 
-	hostGC()
+	defer hostGC()()
 	// Before the data directory, because a port that is taken is the likelier mistake.
 	listener, err := net.Listen("tcp", o.listen)
 	if err != nil {

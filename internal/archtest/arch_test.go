@@ -21,7 +21,7 @@ const (
 // layers are the packages from the top down. A package may import those of the layers
 // below its own, and none beside it or above.
 var layers = [][]string{
-	{"cmd/faasm", "test", "internal/archtest"},
+	{"cmd/faasm", "test", "internal/archtest", "bench/figures"},
 	{"bench"},
 	{"internal/daemon"},
 	{"internal/api"},

@@ -113,7 +113,7 @@ func (h *Host) retry(c *call.Call) bool {
 		h.outcomes[r.Outcome].Add(1)
 		c.Finish(r)
 	default:
-		h.finish(c, call.Result{Outcome: call.HostLost, Finished: time.Now(), Failure: &call.Failure{Message: err.Error()}})
+		h.fail(c, call.HostLost, err.Error())
 	}
 	return false
 }
@@ -122,7 +122,7 @@ func (h *Host) retry(c *call.Call) bool {
 func (h *Host) run(c *call.Call) (clean func()) {
 	req := c.Request()
 	if cause, cancelled := c.Cancelled(); cancelled {
-		h.finish(c, call.Result{Outcome: cause, Finished: time.Now(), Failure: &call.Failure{Message: "ended while it waited for its turn: " + cause.String()}})
+		h.fail(c, cause, "ended while it waited for its turn: "+cause.String())
 		return nil
 	}
 	if req.Async && !h.retry(c) {
@@ -131,11 +131,10 @@ func (h *Host) run(c *call.Call) (clean func()) {
 	v, code, err := h.functions.acquire(req.Tenant, req.Function)
 	switch {
 	case err != nil:
-		h.finish(c, call.Result{Outcome: call.Trapped, Finished: time.Now(), Failure: &call.Failure{Message: fmt.Sprintf("load function: %v", err)}})
+		h.fail(c, call.Trapped, fmt.Sprintf("load function: %v", err))
 		return nil
 	case v == nil:
-		h.finish(c, call.Result{Outcome: call.NoSuchFunction, Finished: time.Now(),
-			Failure: &call.Failure{Message: fmt.Sprintf("tenant %s has no function %q", req.Tenant, req.Function)}})
+		h.fail(c, call.NoSuchFunction, fmt.Sprintf("tenant %s has no function %q", req.Tenant, req.Function))
 		return nil
 	}
 	result, remains := code.Run(c, &h.world)
@@ -152,18 +151,23 @@ func (h *Host) run(c *call.Call) (clean func()) {
 	}
 }
 
+// fail ends a call that never ran.
+func (h *Host) fail(c *call.Call, outcome call.Outcome, why string) {
+	h.finish(c, &call.Result{Outcome: outcome, Finished: time.Now(), Failure: &call.Failure{Message: why}})
+}
+
 // finish ends a call: in the log first, if it has it, so that no result is seen that a
 // crash could take back.
-func (h *Host) finish(c *call.Call, r call.Result) {
+func (h *Host) finish(c *call.Call, r *call.Result) {
 	if c.Request().Async {
 		if r.Outcome == call.HostLost && h.draining.Load() {
-			c.Finish(r) // stays pending in the log, and runs again on the next start
+			c.Finish(*r) // stays pending in the log, and runs again on the next start
 			return
 		}
-		h.remember(c, &r)
+		h.remember(c, r)
 	}
 	h.outcomes[r.Outcome].Add(1)
-	c.Finish(r)
+	c.Finish(*r)
 }
 
 func (h *Host) remember(c *call.Call, r *call.Result) {

@@ -28,6 +28,8 @@ type Faaslet struct {
 	guest  hostif.Guest
 	code   *Code
 	region *vmem.Region
+	began  time.Time
+	taken  time.Duration // for the region
 
 	gate struct {
 		sync.Mutex
@@ -55,21 +57,24 @@ type World struct {
 //
 // cl is Running, or about to be: Run ends at once if it has been cancelled. Its deadline
 // is minded here: past it, the guest is stopped, whatever it does.
-func (c *Code) Run(cl *call.Call, w *World) (call.Result, Remains) {
+func (c *Code) Run(cl *call.Call, w *World) (*call.Result, Remains) {
 	started := time.Now()
-	result := call.Result{Started: started}
 	if !cl.MarkRunning(started, c.limits.Timeout) {
-		result.Outcome, result.Failure = cancelledResult(cl, started)
-		result.Finished = started
-		return result, Remains{}
+		outcome, failure := cancelledResult(cl, started)
+		return &call.Result{Started: started, Finished: started, Outcome: outcome, Failure: failure}, Remains{}
 	}
 	region, err := c.take(c.pool)
 	if err != nil {
-		result.Outcome = call.Refused
-		result.Failure = &call.Failure{Message: fmt.Sprintf("the host has no memory for another Faaslet: %v", err)}
-		result.Finished = time.Now()
-		return result, Remains{}
+		return &call.Result{Started: started, Finished: time.Now(), Outcome: call.Refused,
+			Failure: &call.Failure{Message: fmt.Sprintf("the host has no memory for another Faaslet: %v", err)}}, Remains{}
 	}
+	f := c.faaslet(cl, w, region)
+	f.began, f.taken = started, time.Since(started)
+	return f.live()
+}
+
+// faaslet makes a Faaslet for a call, in a region.
+func (c *Code) faaslet(cl *call.Call, w *World, region *vmem.Region) *Faaslet {
 	instance := c.instance(region)
 	if c.slowRuns.Load() >= slowRunsMeasured {
 		instance.MeasureCPU()
@@ -83,22 +88,24 @@ func (c *Code) Run(cl *call.Call, w *World) (call.Result, Remains) {
 		},
 	}
 	f.guest.Run = f.drive
-	taken := time.Since(started)
+	return f
+}
 
+// live is a Faaslet's life, from instantiation to its end. A Faaslet that blocks keeps the
+// stack below it: what is large is made afterwards, and returned by reference.
+func (f *Faaslet) live() (*call.Result, Remains) {
 	var e end
-	f.guarded(func() { e = f.run(cl.Request().Entry) })
+	f.guarded(func() { e = f.run(f.guest.Call.Request().Entry) })
 	f.guest.Log.Close()
 
-	result.Finished = time.Now()
-	remains := Remains{code: c, region: region, instance: instance}
-	f.conclude(e, &result)
-	remains.deep = result.Outcome != call.Returned
-	result.Usage.Start = taken + instance.StartTime()
-	result.Usage.Wall = result.Finished.Sub(started)
-	result.Usage.CPU = c.cpu(instance, result.Usage.Wall-f.guest.Blocked)
-	result.Usage.MemoryPeak = instance.Size()
-	result.Usage.HostCalls = f.guest.HostCalls
-	return result, remains
+	r, instance := &call.Result{Started: f.began, Finished: time.Now()}, f.guest.Instance
+	f.conclude(e, r)
+	r.Usage.Start = f.taken + instance.StartTime()
+	r.Usage.Wall = r.Finished.Sub(r.Started)
+	r.Usage.CPU = f.code.cpu(instance, r.Usage.Wall-f.guest.Blocked)
+	r.Usage.MemoryPeak = instance.Size()
+	r.Usage.HostCalls = f.guest.HostCalls
+	return r, Remains{code: f.code, region: f.region, instance: instance, deep: r.Outcome != call.Returned}
 }
 
 // guarded runs the guest while whoever cancels its call, or its deadline, can stop it.

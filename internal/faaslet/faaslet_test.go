@@ -90,7 +90,7 @@ func runOnce(t testing.TB, c *Code, cl *call.Call) call.Result {
 	if _, err := remains.Clean(); err != nil {
 		t.Fatalf("clean: %v", err)
 	}
-	return r
+	return *r
 }
 
 const echo = `(module

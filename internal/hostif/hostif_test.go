@@ -81,8 +81,8 @@ func run(t *testing.T, wat, input string) outcome {
 	logs := call.NewLogBuffer(call.LogBufferOptions{})
 	w := &faaslet.World{Host: &fakeHost{}, Logs: logs, Trace: func(line string) { o.trace = append(o.trace, line) }}
 	cl := call.New(&call.Request{ID: call.NewID(), Tenant: "t", Function: "main", Input: []byte(input), Attempt: 2}, nil)
-	var remains faaslet.Remains
-	o.result, remains = c.Run(cl, w)
+	result, remains := c.Run(cl, w)
+	o.result = *result
 	if _, err := remains.Clean(); err != nil {
 		t.Fatal(err)
 	}

@@ -69,7 +69,7 @@ func BenchmarkPrefault(b *testing.B) {
 						if how == "faults" {
 							p.usual.spans.Store(nil)
 						}
-						r, err := p.bind()
+						r, err := p.bind(spanBytesMax)
 						if err != nil {
 							b.Fatal(err)
 						}

@@ -29,6 +29,9 @@ const (
 	// A pool remembers this much of where its function's runs write.
 	spansMax     = 32
 	spanBytesMax = 4 << 20
+	// prefaultMax is how much is made resident while a call waits for its region: it is to
+	// reach its first instruction soon, whatever it writes then.
+	prefaultMax = 128 << 10
 )
 
 // usual is what a pool knows of its function's runs. It is a guess, which costs time when
@@ -143,8 +146,9 @@ func (p *Pool) retain(r *Region, n uint64) bool {
 }
 
 // prefault makes the pages of a new region resident that the function's runs write. One
-// call for each run of pages costs a fraction of a fault for each page.
-func (p *Pool) prefault(r *Region) {
+// call for each run of pages costs a fraction of a fault for each page. It does nothing if
+// those are more than most bytes.
+func (p *Pool) prefault(r *Region, most uintptr) {
 	spans := p.usual.spans.Load()
 	if spans == nil {
 		return
@@ -153,7 +157,7 @@ func (p *Pool) prefault(r *Region) {
 	for _, s := range *spans {
 		total += s.to - s.from
 	}
-	if !p.retain(r, uint64(total)) {
+	if total > most || !p.retain(r, uint64(total)) {
 		return
 	}
 	r.exact = false

@@ -384,6 +384,20 @@ func TestPool_prefaults(t *testing.T) {
 		p.Give(r, 8<<20)
 		p.Trim(0)
 		r = take(t, p)
+		if got := resident(t, r); got != 0 {
+			t.Errorf("a call that writes 6 MiB waited for %d KiB to become resident", got>>10)
+		}
+		p.Trim(0)
+		if err := p.Warm(1); err != nil {
+			t.Fatal(err)
+		}
+		p.Give(r, 8<<20)
+		r = take(t, p)
+		for resident(t, r) == 0 { // the one that was given back, not the warm one
+			other := take(t, p)
+			p.Give(r, 8<<20)
+			r = other
+		}
 		if got := resident(t, r); got != spanBytesMax {
 			t.Errorf("after a run that wrote 6 MiB at %v a new region has %d KiB resident; want %d", at, got>>10, spanBytesMax>>10)
 		}

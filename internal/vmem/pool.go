@@ -57,7 +57,7 @@ func (p *Pool) room() int64 { return max(int64(p.idleMax), p.keep.Load()) }
 // calls need not map them. Like Take it returns ErrExhausted, with fewer at hand.
 func (p *Pool) Warm(n int) error {
 	for i := 0; i < n && p.Idle() < n; i++ {
-		r, err := p.bind()
+		r, err := p.bind(spanBytesMax)
 		if err != nil {
 			return err
 		}
@@ -84,7 +84,7 @@ func (p *Pool) Take() (*Region, error) {
 	if r != nil {
 		return r, nil
 	}
-	r, err := p.bind()
+	r, err := p.bind(prefaultMax)
 	if err != nil {
 		p.inUse.Add(-1)
 	}
@@ -110,8 +110,9 @@ func (p *Pool) Give(r *Region, size uint64) (dirty int, err error) {
 	return dirty, err
 }
 
-// bind makes a clean region.
-func (p *Pool) bind() (*Region, error) {
+// bind makes a clean region, with the pages resident that runs write if those are at most
+// prefaultMost bytes.
+func (p *Pool) bind(prefaultMost uintptr) (*Region, error) {
 	r, err := p.arena.take(p.image)
 	if err != nil {
 		return nil, err
@@ -120,7 +121,7 @@ func (p *Pool) bind() (*Region, error) {
 		p.arena.give(r, p.image)
 		return nil, err
 	}
-	p.prefault(r)
+	p.prefault(r, prefaultMost)
 	return r, nil
 }
 
