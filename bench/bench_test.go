@@ -74,7 +74,8 @@ func TestBenches_figures(t *testing.T) {
 			if !documented(string(doc), f.Name) {
 				t.Errorf("%s: figure %s is not in docs/BENCH.md", name, f.Name)
 			}
-			if f.Value <= 0 {
+			// A share can be none, and a part less than what reading the clock was found to cost.
+			if f.Value <= 0 && f.Unit != "percent" && f.Unit != "ns" {
 				t.Errorf("%s: %s is %v", name, f.Name, f.Value)
 			}
 			if !strings.Contains(table.String(), f.Name) {
