@@ -215,8 +215,9 @@ func New(opts Options) (h *Host, err error) {
 	}
 	h.logs = call.NewLogBuffer(call.LogBufferOptions{})
 	h.world = faaslet.World{Host: h, Logs: h.logs, Trace: opts.Trace}
-	h.ctx, h.stop = context.WithCancel(context.Background())
-	undo = append(undo, func() error { h.stop(); return nil })
+	ctx, stop := context.WithCancel(context.Background())
+	h.ctx, h.stop = ctx, stop
+	undo = append(undo, func() error { stop(); return nil })
 	if err = h.functions.open(h); err != nil {
 		return nil, err
 	}

@@ -66,6 +66,13 @@ func TestNew_refusesBadOptions(t *testing.T) {
 		{Options{DataDir: t.TempDir(), MemoryDefault: 2 << 20, MemoryMax: 1 << 20}, "default memory limit"},
 		{Options{DataDir: t.TempDir(), TimeoutDefault: 2 * time.Hour}, "default timeout"},
 		{Options{DataDir: t.TempDir(), OutputMax: -1}, "must not be negative"},
+		{Options{DataDir: t.TempDir(), KeepVersions: -1}, "must not be negative"},
+		{Options{DataDir: t.TempDir(), Profile: "slow"}, `profile "slow" is neither fast nor dense`},
+		{Options{DataDir: t.TempDir(), Profile: ProfileDense, MemoryMax: 1 << 30}, "exceeds what a Faaslet can have with profile dense"},
+		{Options{DataDir: t.TempDir(), Registry: "ftp://store/functions"}, `scheme "ftp" is not one of s3`},
+		{Options{DataDir: t.TempDir(), Registry: "/proc/none/such"}, "open registry"},
+		{Options{DataDir: t.TempDir(), ClusterKey: "/dev/null"}, "/dev/null"},
+		{Options{DataDir: t.TempDir(), ClusterKey: "/nowhere/at/all"}, "/nowhere/at/all"},
 	} {
 		h, err := New(tt.opts)
 		if err == nil {

@@ -462,3 +462,20 @@ func shmDir(t *testing.T) string {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	return dir
 }
+
+// A dense host runs the same functions, in less address space.
+func TestProfile_dense(t *testing.T) {
+	h := newHost(t, Options{Profile: ProfileDense})
+	deploy(t, h, "counter_init", api.Upload{MemoryBytes: 256 << 20})
+	wantCounter(t, h)
+	if got := h.Info().Profile; got != ProfileDense {
+		t.Errorf("the host says its profile is %q", got)
+	}
+	_, _, err := h.Deploy(ctx, api.Upload{Tenant: "t", Function: "large", Wasm: workloads.Wasm("echo"), MemoryBytes: 257 << 20})
+	if !isProblem(err, client.CodeBadRequest) {
+		t.Errorf("a function of 257 MiB: %v", err)
+	}
+	if r := invoke(t, h, "counter_init", ""); r.Outcome != call.Returned {
+		t.Errorf("after it: %+v", r.Failure)
+	}
+}
