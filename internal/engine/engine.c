@@ -47,7 +47,7 @@ static uint8_t *memory_get(void *env, size_t *size, size_t *capacity) {
 
 static wasmtime_error_t *memory_grow(void *env, size_t size) {
   fsl *f = env;
-  if (size > f->limit) {
+  if (size > f->limit || size > f->reservation) {
     f->grow_refused = 1;
     return wasmtime_error_new("memory limit reached");
   }

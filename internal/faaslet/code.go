@@ -78,8 +78,15 @@ func (rt *Runtime) Regions() int { return rt.arena.Regions() }
 // IdleBytes is the memory that clean regions retain for the next Faaslets.
 func (rt *Runtime) IdleBytes() uint64 { return rt.arena.IdleBytes() }
 
-// MemoryMax is the most memory that a function can be given.
-func (rt *Runtime) MemoryMax() uint64 { return MemoryMax(rt.opts.Layout) }
+// check refuses limits that no region of this runtime can hold. They may come from a record
+// that a host with larger regions wrote, or a stranger: a memory that grew past its region
+// would be in another Faaslet's.
+func (rt *Runtime) check(limits Limits) error {
+	if most := MemoryMax(rt.opts.Layout); limits.MemoryMax > most {
+		return fmt.Errorf("a memory limit of %d bytes exceeds what a Faaslet of this host can have, %d", limits.MemoryMax, most)
+	}
+	return nil
+}
 
 // MemoryMax is the most memory that a function can be given in regions of a layout. Of the
 // whole address space the last Wasm page stays unused, so that no length overflows 32 bits.
@@ -152,6 +159,9 @@ type Code struct {
 func (rt *Runtime) Compile(bin []byte, limits Limits) (*Code, error) {
 	fail := func(s Step, err error) (*Code, error) { return nil, &BuildError{s, err} }
 
+	if err := rt.check(limits); err != nil {
+		return fail(StepLimit, err)
+	}
 	prepared, err := wasm.Prepare(bin, wasm.Options{NoGates: rt.opts.NoGates})
 	if err != nil {
 		return fail(StepPrepare, err)
@@ -210,6 +220,9 @@ func segments(in []wasm.Segment) []vmem.Segment {
 // else can do anything, so the caller has authenticated it. It returns ErrArtefact if this
 // host can't run it. The caller closes the code.
 func (rt *Runtime) Load(artefact []byte, limits Limits) (*Code, error) {
+	if err := rt.check(limits); err != nil {
+		return nil, &BuildError{StepLimit, err}
+	}
 	m, code, err := decodeArtefact(artefact)
 	if err != nil {
 		return nil, err

@@ -380,6 +380,35 @@ func TestStartFrom_refuses(t *testing.T) {
 	}
 }
 
+// A limit beyond what a region holds is refused, wherever it comes from: a function that a
+// host with large regions deployed may be in the store of one with small ones.
+func TestLimits_beyondTheRegion(t *testing.T) {
+	bin, err := engine.FromText(noop)
+	if err != nil {
+		t.Fatal(err)
+	}
+	artefact, err := build(t, newRuntime(t), noop).Artefact()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, layout := range []vmem.Layout{vmem.FastLayout, vmem.DenseLayout} {
+		rt, err := NewRuntime(Options{Layout: layout})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer rt.Close()
+		for _, beyond := range []uint64{MemoryMax(layout) + 1, 4 << 30, 1 << 40, 1<<64 - 1} {
+			limits := Limits{MemoryMax: beyond, Timeout: time.Second}
+			if _, err := rt.Compile(bin, limits); err == nil || !strings.Contains(err.Error(), "exceeds what a Faaslet of this host can have") {
+				t.Errorf("compile with a limit of %d in regions of %d: %v", beyond, layout.Reservation, err)
+			}
+			if _, err := rt.Load(artefact, limits); err == nil || !strings.Contains(err.Error(), "exceeds what a Faaslet of this host can have") {
+				t.Errorf("load with a limit of %d in regions of %d: %v", beyond, layout.Reservation, err)
+			}
+		}
+	}
+}
+
 func TestLoad_refuses(t *testing.T) {
 	rt := newRuntime(t)
 	c := build(t, rt, noop)
