@@ -69,13 +69,9 @@ func (f *functions) publish(ctx context.Context, record registry.Version, wasm [
 	if err != nil {
 		return record, err
 	}
-	err = f.store.Publish(ctx, record, registry.Blobs{
+	return f.store.Publish(ctx, record, registry.Blobs{
 		Wasm: wasm, Fingerprint: f.host.runtime.Fingerprint(), Artefact: artefact, Proto: f.sealedProto(p),
 	})
-	if err != nil {
-		return record, err
-	}
-	return f.store.Function(ctx, record.Tenant, record.Name)
 }
 
 // What goes into the store is sealed with the cluster's key under a label that says what it

@@ -48,15 +48,19 @@ func (h *Host) Rollback(ctx context.Context, tenant, name, to string) (client.Fu
 	if _, err := f.hold(v); err != nil {
 		return client.FunctionInfo{}, fmt.Errorf("load version %s: %w", record.Version, err)
 	}
-	if _, err = f.store.Rollback(ctx, tenant, name, to); err == nil && v != serving {
-		f.serve(v)
-	}
+	record, err = f.store.Rollback(ctx, tenant, name, to)
 	f.release(v)
+	if v != serving && (err != nil || record.Version != v.record.Version) {
+		f.retireLogged(v)
+	}
 	if err != nil {
-		if v != serving {
-			f.retireLogged(v)
-		}
 		return client.FunctionInfo{}, h.versionProblem(err, tenant, name, to)
+	}
+	if record.Version != v.record.Version { // another host changed the function since
+		v = &version{record: record}
+	}
+	if v != serving {
+		f.serve(v)
 	}
 	return functionInfo(record), nil
 }

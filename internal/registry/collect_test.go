@@ -260,7 +260,7 @@ func TestCollect_interleaved(t *testing.T) {
 	publishAs := func(name, wasm string) func(r *Registry) error {
 		v := version("t", name, wasm)
 		v.StoredBytes = 0 // for Publish to look it up
-		return func(r *Registry) error { return r.Publish(ctx, v, blobs(wasm)) }
+		return func(r *Registry) error { return publishVersion(r, v, blobs(wasm)) }
 	}
 	rollback := func(wasm string) func(r *Registry) error {
 		to := ""
@@ -387,7 +387,7 @@ func TestRegistry_hammer(t *testing.T) {
 	wasm := func(i int) string { return fmt.Sprintf("module %d", i%5) }
 	for range 2 {
 		host(func(r *Registry, i int) error {
-			return r.Publish(ctx, version("t", name(i), wasm(i)), blobs(wasm(i)))
+			return publishVersion(r, version("t", name(i), wasm(i)), blobs(wasm(i)))
 		})
 	}
 	host(func(r *Registry, i int) error { _, err := r.Rollback(ctx, "t", name(i), ""); return err })

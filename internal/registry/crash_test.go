@@ -38,8 +38,8 @@ func newPast(t *testing.T, r *Registry) past {
 
 // operations are done by children that are killed, and again by the test.
 var operations = map[string]func(r *Registry) error{
-	"publish":  func(r *Registry) error { return r.Publish(ctx, version("t", "f", "new"), blobs("new")) },
-	"redeploy": func(r *Registry) error { return r.Publish(ctx, version("t", "f", "two"), blobs("two")) },
+	"publish":  func(r *Registry) error { return publishVersion(r, version("t", "f", "new"), blobs("new")) },
+	"redeploy": func(r *Registry) error { return publishVersion(r, version("t", "f", "two"), blobs("two")) },
 	"rollback": func(r *Registry) error { _, err := r.Rollback(ctx, "t", "f", ""); return err },
 	"remove":   func(r *Registry) error { return r.Remove(ctx, "t", "f") },
 	"collect":  func(r *Registry) error { _, err := r.Collect(ctx, CollectOptions{Now: later()}); return err },
@@ -266,7 +266,7 @@ func TestPublish_bucketFails(t *testing.T) {
 	// All at once, because the SDK waits before it tries again.
 	var publishing sync.WaitGroup
 	for _, a := range attempts {
-		publishing.Go(func() { a.err = a.r.Publish(ctx, a.next, blobs(a.wasm)) })
+		publishing.Go(func() { a.err = publishVersion(a.r, a.next, blobs(a.wasm)) })
 	}
 	publishing.Wait()
 	keys(t, r)
@@ -287,7 +287,7 @@ func TestPublish_bucketFails(t *testing.T) {
 		if err := checkComplete(r, want); err != nil {
 			t.Errorf("%s: %v", a.what, err)
 		}
-		if err := r.Publish(ctx, a.next, blobs(a.wasm)); err != nil {
+		if err := publishVersion(r, a.next, blobs(a.wasm)); err != nil {
 			t.Errorf("%s: Publish again: %v", a.what, err)
 		}
 		if got := serving(t, r, "t", a.old.Name); got != a.next || checkComplete(r, got) != nil {
@@ -328,7 +328,7 @@ func TestPublish_fullDisk(t *testing.T) {
 			t.Fatal(err)
 		}
 		next := version("t", "f", large("new"))
-		err := r.Publish(ctx, next, blobs(large("new")))
+		err := publishVersion(r, next, blobs(large("new")))
 		if err := mount(syscall.MS_REMOUNT, "16m"); err != nil {
 			t.Fatal(err)
 		}
@@ -363,7 +363,7 @@ func TestPublish_fullDisk(t *testing.T) {
 				t.Errorf("%d pages left: %s has %d bytes, want %d, %v", room, key, len(content), len(whole), err)
 			}
 		}
-		if err := r.Publish(ctx, next, blobs(large("new"))); err != nil {
+		if err := publishVersion(r, next, blobs(large("new"))); err != nil {
 			t.Errorf("%d pages, Publish again: %v", room, err)
 		}
 		if got := serving(t, r, "t", "f"); got != next || checkComplete(r, got) != nil {

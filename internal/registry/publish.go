@@ -26,7 +26,8 @@ type need struct {
 	again bool // to be written even if it is there
 }
 
-// Publish stores a version and makes it the serving one. Its StoredBytes are filled in.
+// Publish stores a version and makes it the serving one. It returns it as it is
+// recorded, with its StoredBytes.
 //
 // After an error the previous version serves. If the store broke off just while the pointer
 // was written, or when that was done, either may serve; Function tells. Whichever does is
@@ -34,7 +35,7 @@ type need struct {
 //
 // Of two Publishes of the same function at once the later pointer wins. The other version
 // is kept like any, but may be missing in the history.
-func (r *Registry) Publish(ctx context.Context, v Version, b Blobs) error {
+func (r *Registry) Publish(ctx context.Context, v Version, b Blobs) (Version, error) {
 	k := v.key()
 	switch {
 	case v.Module != Hash(b.Wasm):
@@ -44,11 +45,11 @@ func (r *Registry) Publish(ctx context.Context, v Version, b Blobs) error {
 	case b.Proto != nil && v.Proto == "":
 		panic("BUG: Proto-Faaslet of " + k.String() + " has no hash")
 	case !isPart(k.Tenant) || !isPart(k.Name):
-		return fmt.Errorf("publish %s: the name can't be a key of the store", k)
+		return v, fmt.Errorf("publish %s: the name can't be a key of the store", k)
 	}
 	p, err := r.readPointer(ctx, k)
 	if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, errDamaged) {
-		return fmt.Errorf("publish %s: %w", k, err)
+		return v, fmt.Errorf("publish %s: %w", k, err)
 	}
 	// The module and the record are always written: this mends one that was damaged, and
 	// the record of a version that is deployed again is another. Artefacts and
@@ -72,9 +73,9 @@ func (r *Registry) Publish(ctx context.Context, v Version, b Blobs) error {
 		return err
 	}
 	if err := r.serve(ctx, k, p, p.to(v.Version), append(needs, need{versionKey(k, v.Version), record, true})); err != nil {
-		return fmt.Errorf("publish %s: %w", k, err)
+		return v, fmt.Errorf("publish %s: %w", k, err)
 	}
-	return nil
+	return v, nil
 }
 
 // Rollback makes a version serve that is there: the one with that name, or, if it is

@@ -44,7 +44,7 @@ func TestRegistry_unknown(t *testing.T) {
 		}
 		for _, name := range []string{"", "..", "a/b", "A", "é"} {
 			bad := version("t", name, "one")
-			if err := r.Publish(ctx, bad, blobs("one")); err == nil {
+			if err := publishVersion(r, bad, blobs("one")); err == nil {
 				t.Errorf("Publish took the name %q", name)
 			}
 		}
@@ -248,7 +248,7 @@ func TestRegistry_blobs(t *testing.T) {
 		r := open(t, location)
 		v := publish(t, r, "t", "f", "one")
 		never := func(io.Writer) error { return errors.New("written again") }
-		if err := r.Publish(ctx, v, Blobs{Wasm: []byte("one"), Fingerprint: fingerprint, Artefact: never, Proto: never}); err != nil {
+		if err := publishVersion(r, v, Blobs{Wasm: []byte("one"), Fingerprint: fingerprint, Artefact: never, Proto: never}); err != nil {
 			t.Error(err)
 		}
 		// More than a store takes in one piece.
@@ -279,7 +279,7 @@ func TestRegistry_blobs(t *testing.T) {
 		}
 		unsized := v
 		unsized.StoredBytes = 0
-		if err := r.Publish(ctx, unsized, Blobs{Wasm: []byte("one"), Proto: never}); err != nil {
+		if err := publishVersion(r, unsized, Blobs{Wasm: []byte("one"), Proto: never}); err != nil {
 			t.Fatal(err)
 		}
 		if got := serving(t, r, "t", "f").StoredBytes; got != int64(len(large)) {
@@ -338,8 +338,8 @@ func TestRegistry_writerFails(t *testing.T) {
 				"PutArtefact":          r.PutArtefact(ctx, old.Module, fingerprint, fail),
 				"PutProto":             r.PutProto(ctx, old.Proto, fail),
 				"PutProto of another":  r.PutProto(ctx, next.Proto, fail),
-				"Publish, in artefact": r.Publish(ctx, next, Blobs{Wasm: []byte("new"), Fingerprint: fingerprint, Artefact: fail}),
-				"Publish, in proto":    r.Publish(ctx, next, Blobs{Wasm: []byte("new"), Proto: fail}),
+				"Publish, in artefact": publishVersion(r, next, Blobs{Wasm: []byte("new"), Fingerprint: fingerprint, Artefact: fail}),
+				"Publish, in proto":    publishVersion(r, next, Blobs{Wasm: []byte("new"), Proto: fail}),
 			} {
 				if !errors.Is(err, gaveUp) {
 					t.Errorf("%s after %d bytes: %v; want the writer's error", what, size, err)
@@ -504,7 +504,7 @@ func TestRegistry_damage(t *testing.T) {
 	}
 	diffKeys(t, r, before)
 	for i, row := range rows {
-		err := r.Publish(ctx, versions[i], blobs("module of "+row.name))
+		err := publishVersion(r, versions[i], blobs("module of "+row.name))
 		if (err == nil) != row.mends {
 			t.Errorf("Publish of %s: %v; mends: %v", row.name, err, row.mends)
 		}
