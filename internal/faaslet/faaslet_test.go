@@ -59,25 +59,38 @@ func newRuntime(t testing.TB) *Runtime {
 
 func build(t testing.TB, rt *Runtime, wat string) *Code {
 	t.Helper()
-	return buildLimited(t, rt, wat, Limits{MemoryMax: 16 << 20, Timeout: 30 * time.Second})
+	return buildLimited(t, rt, wat, testLimits)
 }
 
 func buildLimited(t testing.TB, rt *Runtime, wat string, limits Limits) *Code {
+	t.Helper()
+	return closed(t)(rt.Build(assemble(t, wat), limits))
+}
+
+// assemble makes a module of its text.
+func assemble(t testing.TB, wat string) []byte {
 	t.Helper()
 	bin, err := engine.FromText(wat)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := rt.Build(bin, limits)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.Errorf("close code: %v", err)
+	return bin
+}
+
+// closed demands code, and closes it at the end of the test.
+func closed(t testing.TB) func(*Code, error) *Code {
+	return func(c *Code, err error) *Code {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
 		}
-	})
-	return c
+		t.Cleanup(func() {
+			if err := c.Close(); err != nil {
+				t.Errorf("close code: %v", err)
+			}
+		})
+		return c
+	}
 }
 
 func request(input string) *call.Call {

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/faasm-go/faasm/internal/call"
-	"github.com/faasm-go/faasm/internal/engine"
 	"github.com/faasm-go/faasm/internal/proto"
 	"github.com/faasm-go/faasm/internal/seal"
 	"github.com/faasm-go/faasm/internal/vmem"
@@ -23,20 +22,7 @@ var testLimits = Limits{MemoryMax: 16 << 20, Timeout: 30 * time.Second}
 // compile compiles a module in the text format.
 func compile(t testing.TB, rt *Runtime, wat string) *Code {
 	t.Helper()
-	bin, err := engine.FromText(wat)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := rt.Compile(bin, testLimits)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.Errorf("close code: %v", err)
-		}
-	})
-	return c
+	return closed(t)(rt.Compile(assemble(t, wat), testLimits))
 }
 
 func initialise(t testing.TB, c *Code, timeout time.Duration) (*proto.File, call.Result) {
@@ -62,15 +48,7 @@ func elsewhere(t testing.TB, c *Code, p *proto.File) *Code {
 	if err := p.Encode(&sent); err != nil {
 		t.Fatal(err)
 	}
-	c, err = newRuntime(t).Load(artefact, testLimits)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.Errorf("close loaded code: %v", err)
-		}
-	})
+	c = closed(t)(newRuntime(t).Load(artefact, testLimits))
 	p, err = proto.Decode(&sent, proto.DecodeOptions{MemoryMax: testLimits.MemoryMax})
 	if err != nil {
 		t.Fatal(err)
@@ -383,10 +361,7 @@ func TestStartFrom_refuses(t *testing.T) {
 // A limit beyond what a region holds is refused, wherever it comes from: a function that a
 // host with large regions deployed may be in the store of one with small ones.
 func TestLimits_beyondTheRegion(t *testing.T) {
-	bin, err := engine.FromText(noop)
-	if err != nil {
-		t.Fatal(err)
-	}
+	bin := assemble(t, noop)
 	artefact, err := build(t, newRuntime(t), noop).Artefact()
 	if err != nil {
 		t.Fatal(err)

@@ -135,9 +135,6 @@ func NewArena(l Layout, o ArenaOptions) (*Arena, error) {
 	return a, nil
 }
 
-// Layout is what NewArena was given.
-func (a *Arena) Layout() Layout { return a.layout }
-
 // ScansPages tells whether the kernel can find written pages (PAGEMAP_SCAN), so that
 // cleaning costs in proportion to what was written.
 func (a *Arena) ScansPages() bool { return a.pagemap != nil }
