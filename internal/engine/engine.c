@@ -48,12 +48,12 @@ static uint8_t *memory_get(void *env, size_t *size, size_t *capacity) {
 static wasmtime_error_t *memory_grow(void *env, size_t size) {
   fsl *f = env;
   if (size > f->limit || size > f->reservation) {
-    f->grow_refused = 1;
+    f->grow_refused |= !f->host_grows;
     return wasmtime_error_new("memory limit reached");
   }
   if (size > f->size) {
     if (mprotect(f->base + f->size, size - f->size, PROT_READ | PROT_WRITE)) {
-      f->grow_refused = 1;
+      f->grow_refused |= !f->host_grows;
       return wasmtime_error_new("no memory left on this host");
     }
     f->size = size;
@@ -743,6 +743,17 @@ bool fsl_table_has_entry(fsl *f, const char *table, size_t n, uint32_t index) {
   wasmtime_func_t func;
   size_t nresults;
   return table_entry(f, table, n, index, &func) && signature(f, &func, 0, &nresults) && nresults == 1;
+}
+
+char *fsl_grow(fsl *f, const char *export, size_t n, uint64_t pages) {
+  wasmtime_extern_t item;
+  uint64_t before;
+  if (!find(f, export, n, WASMTIME_EXTERN_MEMORY, &item))
+    return strdup("it is not exported");
+  f->host_grows = true;
+  wasmtime_error_t *err = wasmtime_memory_grow(f->context, &item.of.memory, pages, &before);
+  f->host_grows = false;
+  return err ? take_message(err) : NULL;
 }
 
 // ---- reading, for a snapshot ----

@@ -69,6 +69,7 @@ typedef struct fsl {
   int event, depth, stack_taken;
   int memories; // index of the next one that Wasmtime asks for; -1 is the heap
   bool counts;  // it only counts them
+  bool host_grows; // a growth is the host's wish, not the guest's
   wasmtime_store_t *store;
   wasmtime_context_t *context;
   wasmtime_instance_t instance;
@@ -200,6 +201,9 @@ int fsl_answer_trap(fsl *, const char *message, size_t n);
 // Runs a guest function of i32 parameters. FSL_NO_ENTRY leaves the host call
 // waiting, as before.
 int fsl_call_guest(fsl *, const char *export, size_t n, uint32_t nargs, uint32_t a0, uint32_t a1);
+
+// Grows the memory by pages of Wasm, also while a host call waits.
+char *fsl_grow(fsl *, const char *export, size_t n, uint64_t pages);
 
 // Whether the table has a function of type () -> i32 at index.
 bool fsl_table_has_entry(fsl *, const char *table, size_t n, uint32_t index);

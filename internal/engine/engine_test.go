@@ -53,9 +53,10 @@ func compile(t *testing.T, e *Engine, text string) *Module {
 }
 
 // newMemory maps what an instance of a module with one page of memory lives in.
-func newMemory(t *testing.T) Memory {
+func newMemory(t *testing.T) Memory { return newMemoryOf(t, testConfig()) }
+
+func newMemoryOf(t *testing.T, cfg Config) Memory {
 	t.Helper()
-	cfg := testConfig()
 	const page = 64 << 10
 	stack := int(cfg.Stack)
 	b, err := syscall.Mmap(-1, 0, stack+int(cfg.Reservation+cfg.Guard)+page, syscall.PROT_NONE, syscall.MAP_PRIVATE|syscall.MAP_ANON|syscall.MAP_NORESERVE)
@@ -302,6 +303,143 @@ func TestCompile_externalReferences(t *testing.T) {
 				t.Errorf("%s, %d pages: got %x in memory; want %x", tt.name, pages, got, want)
 			}
 		}
+	}
+}
+
+// growText has a function of each kind of answer that a growth could be kept from: it holds
+// the memory's size and an access to it in the same function as the host call, so that code
+// which kept either over the call would trap or return another sum.
+const growText = `(module
+  (import "test" "answer" (func $answer (result i32)))
+  (memory (export "mem") 1 %s) (memory $gate 1 1)
+  (func (export "nested") (result i32) (i32.mul (call $answer) (memory.size)))
+  (func (export "main") (result i32) (local $n i32) (local $at i32)
+    (i32.store (i32.const 65532) (i32.const 1))
+    (local.set $n (memory.size))
+    (local.set $at (call $answer))
+    (i32.store (local.get $at) (i32.add (i32.load (local.get $at)) (i32.load (i32.const 65532))))
+    (memory.fill (i32.sub (i32.mul (memory.size) (i32.const 65536)) (i32.const 4)) (i32.const 7) (i32.const 4))
+    (i32.add (i32.load (local.get $at)) (i32.add (i32.mul (i32.const 1000) (local.get $n)) (i32.mul (i32.const 100) (memory.size)))))
+  (func (export "own") (result i32) (drop (call $answer)) (memory.grow (i32.const 1)))
+  (func (export "beyond") (result i32) (i32.load (call $answer))))`
+
+var growConfigs = []struct {
+	name string
+	cfg  func() Config
+}{
+	{"checked bounds", testConfig},
+	{"guarded bounds", func() Config {
+		cfg := testConfig()
+		cfg.Reservation, cfg.Guard = 4<<30, 32<<20
+		return cfg
+	}},
+}
+
+func TestInstance_Grow_whileAHostCallWaits(t *testing.T) {
+	const page = 64 << 10
+	for _, tt := range growConfigs {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg := tt.cfg()
+			m := compile(t, newEngine(t, cfg), fmt.Sprintf(growText, ""))
+			i := m.NewInstance(newMemoryOf(t, cfg))
+			defer i.Close()
+			if e := i.Start("main", 1); e != HostCall {
+				t.Fatalf("event %d; want a host call", e)
+			}
+			old := i.Memory()
+			at, err := i.Grow("mem", 3*page)
+			if err != nil || at != page || i.Size() != 4*page || len(i.Memory()) != 4*page {
+				t.Fatalf("got address %#x, size %#x, %v", at, i.Size(), err)
+			}
+			i.Memory()[at+8] = 34 // the host reaches it at once
+			if &old[0] != &i.Memory()[0] {
+				t.Error("the memory has moved")
+			}
+
+			// Once more from a host call that guest code of the first one makes.
+			if e := i.CallGuest("nested"); e != HostCall {
+				t.Fatalf("event %d; want a host call", e)
+			}
+			if at, err := i.Grow("mem", page); err != nil || at != 4*page {
+				t.Fatalf("got address %#x, %v", at, err)
+			}
+			if e := i.Answer(10); e != GuestDone || i.Result() != 50 {
+				t.Fatalf("event %d, result %d; want a memory of 5 pages", e, i.Result())
+			}
+
+			if e := i.Answer(at + 8); e != Finished {
+				t.Fatalf("event %d: %s", e, i.Trap().Message)
+			}
+			if got, want := i.Result(), uint64(35+1000+500); got != want {
+				t.Errorf("got %d; want %d", got, want)
+			}
+			if got := i.Memory()[5*page-4:]; !bytes.Equal(got, []byte{7, 7, 7, 7}) {
+				t.Errorf("the last bytes are %v", got)
+			}
+			if i.GrowRefused() {
+				t.Error("a growth counts as refused")
+			}
+			if e := i.Start("beyond", 1); e != HostCall {
+				t.Fatalf("event %d; want a host call", e)
+			}
+			if e := i.Answer(5 * page); e != Trapped || i.Trap().Code != OutOfBounds {
+				t.Errorf("a load at the memory's end: event %d; want a trap", e)
+			}
+		})
+	}
+}
+
+func TestInstance_Grow_refused(t *testing.T) {
+	const page = 64 << 10
+	for _, tt := range []struct {
+		name, max, export string
+		delta             uint64
+	}{
+		{"no such memory", "", "memory", page},
+		{"not a memory", "", "main", page},
+		{"half a page", "", "mem", page / 2},
+		{"the limit", "", "mem", 4 * page},
+		{"far more than the limit", "", "mem", 1 << 40},
+		{"a sum that wraps", "", "mem", 1<<64 - page},
+		{"the module's own maximum", "3", "mem", 3 * page},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := compile(t, newEngine(t, testConfig()), fmt.Sprintf(growText, tt.max))
+			mem := newMemory(t)
+			mem.Limit = 4 * page
+			i := m.NewInstance(mem)
+			defer i.Close()
+			if e := i.Start("own", 1); e != HostCall {
+				t.Fatalf("event %d; want a host call", e)
+			}
+			if at, err := i.Grow(tt.export, tt.delta); err == nil {
+				t.Errorf("the memory has grown at %#x", at)
+			}
+			if i.Size() != page || i.GrowRefused() {
+				t.Errorf("size %#x, refused to the guest: %v; want nothing changed", i.Size(), i.GrowRefused())
+			}
+			if e := i.Answer(0); e != Finished || i.Result() != 1 || i.Size() != 2*page {
+				t.Errorf("after it the guest's own growth: event %d, result %d, size %#x", e, i.Result(), i.Size())
+			}
+		})
+	}
+}
+
+// Only what the guest asks for itself counts as refused to it.
+func TestInstance_GrowRefused(t *testing.T) {
+	m := compile(t, newEngine(t, testConfig()), fmt.Sprintf(growText, ""))
+	mem := newMemory(t)
+	mem.Limit = mem.Size
+	i := m.NewInstance(mem)
+	defer i.Close()
+	if e := i.Start("own", 1); e != HostCall {
+		t.Fatalf("event %d; want a host call", e)
+	}
+	if _, err := i.Grow("mem", 64<<10); err == nil || i.GrowRefused() {
+		t.Errorf("growth past the limit: %v, refused to the guest: %v", err, i.GrowRefused())
+	}
+	if e := i.Answer(0); e != Finished || !i.GrowRefused() {
+		t.Errorf("event %d; want the guest's own growth refused", e)
 	}
 }
 

@@ -23,6 +23,8 @@ package engine
 #cgo nocallback fsl_answer
 #cgo noescape fsl_delete
 #cgo nocallback fsl_delete
+#cgo noescape fsl_grow
+#cgo nocallback fsl_grow
 #cgo nocallback fsl_new
 #include <stdlib.h>
 #include "engine.h"
@@ -346,17 +348,39 @@ func (i Instance) TableHasEntry(table string, index uint32) bool {
 	return bool(C.fsl_table_has_entry(i.c, (*C.char)(unsafe.Pointer(unsafe.StringData(table))), C.size_t(len(table)), C.uint32_t(index)))
 }
 
+// Grow adds delta bytes, a multiple of 64 KiB, to the linear memory, which is the export of
+// that name, and returns the address of the first. It may be called while a host call
+// waits; the guest sees the new size, as if it had grown its memory itself, but for
+// GrowRefused. It returns an error if Memory.Limit, the module's own maximum or the kernel
+// refuse; nothing has changed then.
+//
+// Preconditions: the instance has been instantiated.
+func (i Instance) Grow(export string, delta uint64) (at uint64, err error) {
+	if delta%wasmPage != 0 {
+		return 0, fmt.Errorf("grow memory by %d bytes: not a multiple of %d", delta, wasmPage)
+	}
+	at = i.Size()
+	err = take(C.fsl_grow(i.c, (*C.char)(unsafe.Pointer(unsafe.StringData(export))), C.size_t(len(export)), C.uint64_t(delta/wasmPage)))
+	if err != nil {
+		return 0, fmt.Errorf("grow memory by %d bytes: %w", delta, err)
+	}
+	return at, nil
+}
+
+const wasmPage = 64 << 10
+
 // Result is what the entry point (Finished) or the guest function (GuestDone) returned.
 func (i Instance) Result() uint64 { return uint64(i.c.result) }
 
-// Size is the linear memory's size in bytes. It changes only while the guest runs.
+// Size is the linear memory's size in bytes. It changes only while the guest runs, and with
+// Grow.
 func (i Instance) Size() uint64 { return uint64(i.c.size) }
 
 // GrowRefused tells whether the guest asked for more memory than it could get.
 func (i Instance) GrowRefused() bool { return i.c.grow_refused != 0 }
 
-// Memory is the guest's linear memory. The slice is good until the guest runs again,
-// which may grow it.
+// Memory is the guest's linear memory. The slice is good until the guest runs again, which
+// may grow it; after Grow it is the first part.
 func (i Instance) Memory() []byte {
 	// SAFETY: every byte below size is mapped for as long as the instance lives (the
 	// invariant of package vmem), outside of Go's heap.

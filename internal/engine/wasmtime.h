@@ -248,6 +248,8 @@ void *wasmtime_func_to_raw(wasmtime_context_t *, const wasmtime_func_t *func);
 void wasmtime_global_get(wasmtime_context_t *, const wasmtime_global_t *, wasmtime_val_t *out);
 wasmtime_error_t *wasmtime_global_set(wasmtime_context_t *, const wasmtime_global_t *, const wasmtime_val_t *val);
 wasmtime_error_t *wasmtime_table_set(wasmtime_context_t *, const wasmtime_table_t *, uint64_t index, const wasmtime_val_t *value);
+wasmtime_error_t *wasmtime_memory_grow(
+    wasmtime_context_t *, const wasmtime_memory_t *, uint64_t delta, uint64_t *prev_size);
 uint64_t wasmtime_table_size(const wasmtime_context_t *, const wasmtime_table_t *);
 wasmtime_error_t *wasmtime_table_grow(
     wasmtime_context_t *, const wasmtime_table_t *, uint64_t delta, const wasmtime_val_t *init, uint64_t *prev_size);

@@ -29,6 +29,39 @@ func SealMemfd(f *os.File) error {
 	return nil
 }
 
+// SealSize makes sure that a file of NewMemfd never shrinks, whoever holds it: what of it is
+// mapped can be touched for ever. It can grow, and be written.
+func SealSize(f *os.File) error {
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL); err != nil {
+		return fmt.Errorf("seal the size of memory file %s: %w", f.Name(), err)
+	}
+	return nil
+}
+
+// PunchHole gives the memory of n bytes of f, from off, back to the kernel. They read as
+// zeroes afterwards, also where they are mapped shared; the file's size stays as it is.
+func PunchHole(f *os.File, off, n int64) error {
+	for {
+		err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("punch a hole of %d bytes at %d in %s: %w", n, off, f.Name(), err)
+		}
+		return nil
+	}
+}
+
+// Blocks is how many bytes of memory or storage the file takes; its holes take none.
+func Blocks(f *os.File) (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return 0, fmt.Errorf("read the size of file %s: %w", f.Name(), err)
+	}
+	return uint64(st.Blocks) * 512, nil
+}
+
 // SyncFS writes what the file system that holds dir has not written yet to its device, and
 // returns when it is there.
 func SyncFS(dir string) error {

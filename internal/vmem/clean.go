@@ -72,6 +72,9 @@ func (u *usual) keep() uint64 { return min(max(keepMin, 2*u.bytes.Load()), keepM
 //
 // After an error the region is in no defined state; the caller must discard it.
 func (p *Pool) clean(r *Region, size uint64) (dirty int, err error) {
+	end, shared := r.sharedExtent()
+	size = max(size, r.image.Size, end)
+	grown := size - r.image.Size - shared
 	if err := r.ungrow(size); err != nil {
 		return 0, err
 	}
@@ -101,7 +104,7 @@ func (p *Pool) clean(r *Region, size uint64) (dirty int, err error) {
 			memory += w.End - uint64(from)
 		}
 	}
-	dirty = int((memory + max(size, r.image.Size) - r.image.Size) / PageSize)
+	dirty = int((memory + grown) / PageSize)
 	if looksAtStack {
 		r.stackKept = s.bytes - memory
 	}

@@ -19,6 +19,8 @@ type Region struct {
 	stack uintptr // lowest address of the native stack
 	image *Image  // bound to it, or nil
 
+	shared []interval // parts of the grown memory that MapShared has mapped
+
 	// What cleaning knows; see clean.go.
 	retained  uint64 // bytes left resident when it was last cleaned
 	stackKept uint64 // those of them in the native stack, when last looked at
@@ -96,10 +98,12 @@ func (r *Region) unmapAll() {
 		// neighbours. Going on would let the next tenant see this one's memory.
 		panic(fmt.Sprintf("BUG: unmap region at %#x: %v", r.stack, err))
 	}
+	r.forgetShared()
 }
 
-// ungrow takes back what the linear memory has grown by, up to size bytes. The next
-// Faaslet would otherwise read past its memory's size without a trap.
+// ungrow takes back what the linear memory has grown by, up to size bytes, and with it all
+// that is mapped shared. The next Faaslet would otherwise read past its memory's size
+// without a trap.
 func (r *Region) ungrow(size uint64) error {
 	if size <= r.image.Size {
 		return nil
@@ -109,6 +113,7 @@ func (r *Region) ungrow(size uint64) error {
 	if err != nil {
 		return fmt.Errorf("take back %d bytes of grown memory: %w", grown, err)
 	}
+	r.forgetShared()
 	return nil
 }
 
@@ -160,8 +165,12 @@ var zeroPage [PageSize]byte
 // A page that was neither written nor is in the image's file is not read, and so does not
 // become resident; where the kernel can't tell (Arena.ScansPages), each is.
 //
-// Preconditions: the memory is size bytes large, a multiple of WasmPageSize.
+// Preconditions: the memory is size bytes large, a multiple of WasmPageSize, and nothing is
+// mapped shared.
 func (r *Region) Contents(size uint64) ([]Segment, error) {
+	if len(r.shared) > 0 {
+		panic("BUG: contents of a memory that has shared parts")
+	}
 	var out []Segment
 	var end uint64 // of what has been looked at
 	look := func(from, to uint64) {

@@ -20,6 +20,9 @@
 // its image: cleaning puts back what was written, which is cheaper by far than mapping
 // anew (see clean.go), and leaves the written pages resident for the next Faaslet.
 //
+// Of the grown memory, parts can be mapped from a Shared: memory that the host and any
+// number of regions see each other's writes in. Cleaning unmaps them.
+//
 // Invariant: every byte below a linear memory's current size is mapped readable and
 // writable for as long as its Faaslet lives. The engine's bulk operations and our host
 // functions touch guest memory outside of guest code, where a fault ends the process. So
@@ -28,7 +31,7 @@
 //
 // The package knows nothing of Wasm beyond the size of a page, and nothing of the engine.
 //
-// Lock order: poolShard.mu and Arena.mu are leaves.
+// Lock order: Shared.mu before Arena.mu; it and poolShard.mu are leaves.
 package vmem
 
 import (
@@ -80,7 +83,7 @@ func alignUp(n uintptr) uintptr { return (n + tableSpan - 1) &^ (tableSpan - 1) 
 // process that passes vm.max_map_count dies, so a host must set MappingsMax.
 type ArenaOptions struct {
 	// MappingsMax is how many of the process's mappings bound regions may take, together
-	// with what the arena is told of by Hold; 0: no limit.
+	// with shared memory and with what the arena is told of by Hold; 0: no limit.
 	MappingsMax int
 	RetainMax   uint64 // bytes that regions may keep resident between runs; 0: 1 GiB
 }

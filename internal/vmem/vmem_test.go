@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/faasm-go/faasm/internal/linux"
+	"pgregory.net/rapid"
 )
 
 // small is a layout that lets a test have many regions.
@@ -121,7 +122,7 @@ func TestRegion_Clean_countsWrittenPages(t *testing.T) {
 }
 
 // grow does what the engine does on memory.grow.
-func grow(t *testing.T, r *Region, from, to uint64) {
+func grow(t rapid.TB, r *Region, from, to uint64) {
 	t.Helper()
 	if err := mprotect(r.Base+uintptr(from), uintptr(to-from), 3); err != nil {
 		t.Fatal(err)
