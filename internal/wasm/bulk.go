@@ -71,7 +71,7 @@ var fillBody = slices.Concat(
 	[]byte{0x02, emptyBlock},
 	isShort, []byte{0x0d, 0},
 	[]byte{0x20, 0}, outOfBounds, []byte{0x0d, 0},
-	[]byte{0x03, emptyBlock}, gate,
+	[]byte{0x03, emptyBlock}, appendLoad(nil, 1),
 	[]byte{0x20, 0, 0x20, 1}, piece, fillCode,
 	advanceTo, shorten,
 	isShort, again,
@@ -97,13 +97,13 @@ var copyBody = slices.Concat(
 	outOfBounds, []byte{0x0d, 0},
 
 	[]byte{0x20, 0, 0x20, 1, 0x4d, opIf, emptyBlock}, // to <= from
-	[]byte{0x03, emptyBlock}, gate,
+	[]byte{0x03, emptyBlock}, appendLoad(nil, 1),
 	[]byte{0x20, 0, 0x20, 1}, piece, copyCode,
 	advanceTo, advance, shorten,
 	isShort, again,
 	[]byte{opEnd},
 
-	[]byte{0x05, 0x03, emptyBlock}, gate,
+	[]byte{0x05, 0x03, emptyBlock}, appendLoad(nil, 2),
 	shorten,
 	[]byte{0x20, 0, 0x20, 2, 0x6a, 0x20, 1, 0x20, 2, 0x6a}, piece, copyCode,
 	isShort, again,

@@ -3,17 +3,59 @@ package wasm
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 )
 
-// gate is the code of one gate:
+// A gate is a load from the gate memory:
 //
 //	i32.const 0
-//	i32.load8_u (memory 1) offset=0 align=1
+//	i32.load8_u (memory 1) offset=n align=1
 //	drop
 //
 // It needs nothing from the operand stack and leaves nothing, so it may stand between
 // any two instructions. The load traps once the host has taken the gate's page away.
-var gate = []byte{0x41, 0x00, 0x2d, 0x40, 0x01, 0x00, 0x1a}
+//
+// The n-th gate of a function loads the page's n-th byte. The compiler leaves out a load
+// from where the function has loaded before, if nothing was stored or called in between,
+// and would leave a loop behind another without a gate. Where a function has more gates
+// than the page has bytes, those beyond call a function that is a gate: no compiler leaves
+// out a call.
+const (
+	gateLen   = 8
+	gateBytes = 4096
+)
+
+// gate is the first of a function.
+var gate = appendLoad(nil, 0)
+
+func appendLoad(out []byte, n int) []byte {
+	return append(out, opI32Const, 0, 0x2d, 0x40, 1, byte(n|0x80), byte(n>>7), 0x1a)
+}
+
+// gateType and gateBody are the function that is a gate.
+var (
+	gateType = FuncType{}
+	gateBody = slices.Concat([]byte{0}, gate, []byte{opEnd})
+)
+
+// addGate adds the function that is a gate, if any other has so many gates.
+func (m *module) addGate() {
+	for _, b := range m.bodies {
+		if b.gateCount()-b.bulkCalls > gateBytes {
+			m.gateFunc = m.addFunc(gateType, gateBody)
+			return
+		}
+	}
+}
+
+// appendGate appends the n-th gate of a function, of gateLen bytes.
+func (m *module) appendGate(out []byte, n int) []byte {
+	if n < gateBytes {
+		return appendLoad(out, n)
+	}
+	const nop = 1
+	return append(appendIndex(append(out, opCall), m.gateFunc), nop, nop, nop, nop)
+}
 
 // gateMemory is the gate in the memory section: one page, no more.
 var gateMemory = []byte{1, 1, 1}
@@ -402,7 +444,7 @@ func (b body) gateCount() int {
 // newSize returns the length of b as Faaslets run it. Until trackDrops has forgotten what
 // needs no mark it is an upper bound.
 func (b body) newSize() int {
-	return b.end - b.begin - b.bulkBytes + bulkCallLen*b.bulkCalls + len(gate)*(b.gateCount()-b.bulkCalls) + markLen*b.drops
+	return b.end - b.begin - b.bulkBytes + bulkCallLen*b.bulkCalls + gateLen*(b.gateCount()-b.bulkCalls) + markLen*b.drops
 }
 
 // changes reports whether b differs from what was uploaded.
@@ -437,8 +479,13 @@ func (m *module) appendCode(out []byte) []byte {
 		}
 		out = binary.AppendUvarint(out, uint64(b.newSize()))
 		out = append(out, m.file[b.begin:b.code]...)
+		put := 0 // gates
+		gate := func() {
+			out = m.appendGate(out, put)
+			put++
+		}
 		if b.entry {
-			out = append(out, gate...)
+			gate()
 		}
 		from := b.code
 		copyTo := func(at uint32) {
@@ -452,7 +499,7 @@ func (m *module) appendCode(out []byte) []byte {
 					out = appendIndex(append(out, opCall), index)
 					from = behind
 				} else {
-					out = append(out, gate...)
+					gate()
 				}
 				gates = gates[1:]
 			}

@@ -30,6 +30,14 @@ type instruction struct {
 	next   bool   // whether the instruction behind it may follow
 }
 
+// isGate tells whether code is the n-th gate of a function.
+func isGate(code []byte, n int) bool {
+	if n < gateBytes {
+		return bytes.Equal(code, appendLoad(nil, n))
+	}
+	return code[0] == opCall && bytes.Equal(code[1+indexLen:], raw(1, 1, 1, 1))
+}
+
 // disassemble reads a body of a prepared module, made from the module before.
 func disassemble(before, m *module, b body) []instruction {
 	var list []instruction
@@ -40,12 +48,14 @@ func disassemble(before, m *module, b body) []instruction {
 		other int   // the if, until its else; else -1
 	}
 	stack := []open{{immBlock, 0, nil, -1}}
+	gates := 0 // each is another load
 	r := reader{file: m.file[:b.end], pos: b.code, fn: 0}
 	for r.left() > 0 && len(stack) > 0 {
 		in := instruction{begin: r.pos, next: true}
 		i := len(list)
-		if bytes.HasPrefix(r.file[r.pos:], gate) {
-			r.pos += len(gate)
+		if rest := r.file[r.pos:]; len(rest) >= gateLen && isGate(rest[:gateLen], gates) {
+			gates++
+			r.pos += gateLen
 			in.end, in.gate = r.pos, true
 			list = append(list, in)
 			continue

@@ -78,8 +78,8 @@ type module struct {
 	copies, fills bool // some code calls copyFunc, fillFunc
 
 	// Functions that are added, and their indices; 0 for those that are not.
-	added                        [][]byte
-	copyFunc, fillFunc, dropFunc uint32
+	added                                  [][]byte
+	gateFunc, copyFunc, fillFunc, dropFunc uint32
 
 	// prepared admits what only Prepare writes: the gate memory, gates, and reserved
 	// names. Prepare never sets it; the tests read Prepare's output back with it.

@@ -114,6 +114,7 @@ func Prepare(bin []byte, opts Options) (*Prepared, error) {
 		m.removeGates()
 	}
 	m.addBulk()
+	m.addGate()
 	m.trackDrops()
 	p := &Prepared{
 		Image:    m.image(),
