@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/faasm-go/faasm/internal/state/redistest"
 )
 
 const crashWorkers, crashChunks = 6, 3
@@ -281,7 +283,7 @@ func TestStore_noGarbage(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := openRedis(t, url(t), RedisOptions{})
 			fill(t, r)
-			nodes := []*server{shared.single}
+			nodes := []*redistest.Server{shared.single}
 			if name == "cluster" {
 				nodes = shared.cluster
 			}

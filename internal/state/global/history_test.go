@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
+
+	"github.com/faasm-go/faasm/internal/state/redistest"
 )
 
 // histChunks is how many chunks the value of a history has. Each begins with a tag, which
@@ -317,16 +319,11 @@ func TestHistory(t *testing.T) {
 
 // Redis is killed in the middle of each round, and started again with what it had synced.
 func TestHistory_killRedis(t *testing.T) {
-	needRedis(t)
-	s, err := newServer(t.TempDir(), "--appendonly", "yes", "--appendfsync", "always")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.kill() })
-	runHistory(t, redisHosts(s.url(), RedisOptions{Timeout: 2 * time.Second}), func(round int) {
-		s.signal(syscall.SIGKILL)
-		s.kill()
-		if err := s.start(); err != nil {
+	s := redistest.New(t, "--appendonly", "yes", "--appendfsync", "always")
+	runHistory(t, redisHosts(s.URL(), RedisOptions{Timeout: 2 * time.Second}), func(round int) {
+		s.Signal(syscall.SIGKILL)
+		s.Kill()
+		if err := s.Start(); err != nil {
 			t.Fatal(err)
 		}
 		ready(t, s)
@@ -334,7 +331,7 @@ func TestHistory_killRedis(t *testing.T) {
 }
 
 // ready waits until a server that was started again answers.
-func ready(t testing.TB, s *server) {
+func ready(t testing.TB, s *redistest.Server) {
 	t.Helper()
 	c := rawClient(t, s)
 	for deadline := time.Now().Add(20 * time.Second); ; {

@@ -1,23 +1,22 @@
 package global
 
 import (
-	"bytes"
 	"context"
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/faasm-go/faasm/internal/state/redistest"
 )
 
 // child makes the test binary run one of the children that tests start and kill.
@@ -48,87 +47,11 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// unsupported skips a test for want of a feature, or fails it on a host whose
-// REQUIRE_FEATURES names the feature.
-func unsupported(t testing.TB, feature, why string) {
-	t.Helper()
-	if slices.Contains(strings.Split(os.Getenv("REQUIRE_FEATURES"), ","), feature) {
-		t.Fatalf("%s is required, and %s", feature, why)
-	}
-	t.Skip(why)
-}
-
-// server is a redis-server on a port of the loopback interface.
-type server struct {
-	port int
-	dir  string
-	args []string
-	cmd  *exec.Cmd
-	out  bytes.Buffer
-}
-
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	return l.Addr().(*net.TCPAddr).Port, l.Close()
-}
-
-// newServer starts a redis-server with these options. %d in them is the port.
-func newServer(dir string, args ...string) (*server, error) {
-	port, err := freePort()
-	if err != nil {
-		return nil, err
-	}
-	s := &server{port: port, dir: dir, args: args}
-	return s, s.start()
-}
-
-func (s *server) start() error {
-	args := []string{"--bind", "127.0.0.1", "--port", fmt.Sprint(s.port), "--dir", s.dir, "--save", ""}
-	if slices.Contains(s.args, "--tls-port") {
-		args[3] = "0"
-	}
-	for _, a := range s.args {
-		args = append(args, strings.ReplaceAll(a, "%d", fmt.Sprint(s.port)))
-	}
-	s.out.Reset()
-	s.cmd = exec.Command("redis-server", args...)
-	s.cmd.Stdout, s.cmd.Stderr = &s.out, &s.out
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := s.cmd.Start(); err != nil {
-		return err
-	}
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", s.port))
-		if err == nil {
-			return c.Close()
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("start redis-server: %w: %s", err, s.kill())
-		}
-		time.Sleep(5 * time.Millisecond) // between looks at another process
-	}
-}
-
-func (s *server) signal(sig syscall.Signal) error { return s.cmd.Process.Signal(sig) }
-
-// kill ends the server as a crash does, and returns what it said.
-func (s *server) kill() string {
-	s.cmd.Process.Kill()
-	s.cmd.Wait()
-	return s.out.String()
-}
-
-func (s *server) url() string { return fmt.Sprintf("redis://127.0.0.1:%d", s.port) }
-
 // sharedServers are those that many tests use.
 type sharedServers struct {
 	mu      sync.Mutex
-	single  *server
-	cluster []*server
+	single  *redistest.Server
+	cluster []*redistest.Server
 	dir     string
 }
 
@@ -148,7 +71,7 @@ func (s *sharedServers) tempDir() (string, error) {
 func (s *sharedServers) stop() error {
 	for _, n := range append(s.cluster, s.single) {
 		if n != nil {
-			n.kill()
+			n.Kill()
 		}
 	}
 	if s.dir != "" {
@@ -157,36 +80,29 @@ func (s *sharedServers) stop() error {
 	return nil
 }
 
-func needRedis(t testing.TB) {
-	t.Helper()
-	if _, err := exec.LookPath("redis-server"); err != nil {
-		unsupported(t, "redis", "there is no redis-server")
-	}
-}
-
 // redisURL returns the address of the shared Redis, emptied.
 func redisURL(t testing.TB) string {
 	t.Helper()
-	needRedis(t)
+	redistest.Need(t)
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
 	if shared.single == nil {
 		dir, err := shared.tempDir()
 		if err == nil {
-			shared.single, err = newServer(dir)
+			shared.single, err = redistest.Open(dir)
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
 	flush(t, shared.single)
-	return shared.single.url()
+	return shared.single.URL()
 }
 
 // clusterURL returns the address of a node of the shared Redis Cluster of three, emptied.
 func clusterURL(t testing.TB) string {
 	t.Helper()
-	needRedis(t)
+	redistest.Need(t)
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
 	if shared.cluster == nil {
@@ -196,16 +112,16 @@ func clusterURL(t testing.TB) string {
 			if err != nil {
 				t.Fatal(err)
 			}
-			bus, err := freePort()
+			bus, err := redistest.FreePort()
 			if err != nil {
 				t.Fatal(err)
 			}
-			n, err := newServer(dir, "--cluster-enabled", "yes", "--cluster-port", fmt.Sprint(bus))
+			n, err := redistest.Open(dir, "--cluster-enabled", "yes", "--cluster-port", fmt.Sprint(bus))
 			if err != nil {
 				t.Fatal(err)
 			}
 			shared.cluster = append(shared.cluster, n)
-			args = append(args, fmt.Sprintf("127.0.0.1:%d", n.port))
+			args = append(args, fmt.Sprintf("127.0.0.1:%d", n.Port))
 		}
 		out, err := exec.Command("redis-cli", append(args, "--cluster-yes")...).CombinedOutput()
 		if err != nil {
@@ -228,14 +144,14 @@ func clusterURL(t testing.TB) string {
 	for _, n := range shared.cluster {
 		flush(t, n)
 	}
-	return shared.cluster[0].url()
+	return shared.cluster[0].URL()
 }
 
 // rawClient is a client of one node.
-func rawClient(t testing.TB, s *server) rueidis.Client {
+func rawClient(t testing.TB, s *redistest.Server) rueidis.Client {
 	t.Helper()
 	c, err := rueidis.NewClient(rueidis.ClientOption{
-		InitAddress: []string{fmt.Sprintf("127.0.0.1:%d", s.port)}, ForceSingleClient: true, DisableCache: true,
+		InitAddress: []string{fmt.Sprintf("127.0.0.1:%d", s.Port)}, ForceSingleClient: true, DisableCache: true,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -244,7 +160,7 @@ func rawClient(t testing.TB, s *server) rueidis.Client {
 	return c
 }
 
-func flush(t testing.TB, s *server) {
+func flush(t testing.TB, s *redistest.Server) {
 	t.Helper()
 	c := rawClient(t, s)
 	if err := c.Do(context.Background(), c.B().Flushall().Build()).Error(); err != nil {
@@ -253,7 +169,7 @@ func flush(t testing.TB, s *server) {
 }
 
 // names returns the keys of a server that match a pattern.
-func names(t testing.TB, s *server, pattern string) []string {
+func names(t testing.TB, s *redistest.Server, pattern string) []string {
 	t.Helper()
 	c := rawClient(t, s)
 	keys, err := c.Do(context.Background(), c.B().Keys().Pattern(pattern).Build()).AsStrSlice()

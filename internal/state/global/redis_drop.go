@@ -39,11 +39,12 @@ func (r *Redis) drop(d droppedChunks) {
 	}
 }
 
-// oldest takes what has waited longest off the queue, if more than bytes are in it.
+// oldest takes what has waited longest off the queue, if more than bytes are in it. Unless
+// bytes is negative it leaves the last.
 func (r *Redis) oldest(bytes int64) (droppedChunks, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.mu.dropped) == 0 || r.mu.bytes <= bytes {
+	if n := len(r.mu.dropped); n == 0 || r.mu.bytes <= bytes || n == 1 && bytes >= 0 {
 		return droppedChunks{}, false
 	}
 	d := r.mu.dropped[0]

@@ -23,20 +23,17 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/faasm-go/faasm/internal/state/redistest"
 )
 
 // Every operation ends soon, with ErrUnavailable, when Redis hangs and when it is gone;
 // and works again when Redis does.
 func TestRedis_unavailable(t *testing.T) {
-	needRedis(t)
-	s, err := newServer(t.TempDir(), "--appendonly", "yes", "--appendfsync", "always")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.kill() })
-	r := openRedis(t, s.url(), RedisOptions{Timeout: time.Second, Lease: time.Second})
+	s := redistest.New(t, "--appendonly", "yes", "--appendfsync", "always")
+	r := openRedis(t, s.URL(), RedisOptions{Timeout: time.Second, Lease: time.Second})
 	large := make([]byte, 100*ChunkBytes)
-	patient := openRedis(t, s.url(), RedisOptions{})
+	patient := openRedis(t, s.URL(), RedisOptions{})
 	write(t, patient, aKey, large)
 	write(t, patient, Key{"t", "small"}, []byte("x"))
 	operations := map[string]func(ctx context.Context) error{
@@ -110,7 +107,7 @@ func TestRedis_unavailable(t *testing.T) {
 		}
 	}
 	held := take(t, r, aKey, LockWrite)
-	s.signal(syscall.SIGSTOP)
+	s.Signal(syscall.SIGSTOP)
 	fail("hangs")
 	select { // a lease that cannot be renewed is lost, though Redis says nothing
 	case <-held.Lost():
@@ -122,11 +119,11 @@ func TestRedis_unavailable(t *testing.T) {
 		t.Errorf("Lock with a deadline sooner than the time-out: %v, want ErrTimeout", err)
 	}
 	cancel()
-	s.signal(syscall.SIGCONT)
+	s.Signal(syscall.SIGCONT)
 	work("hung")
-	s.kill()
+	s.Kill()
 	fail("is gone")
-	if err := s.start(); err != nil {
+	if err := s.Start(); err != nil {
 		t.Fatal(err)
 	}
 	ready(t, s)
@@ -165,21 +162,12 @@ func certificate(t testing.TB) (ca []byte, certFile, keyFile string) {
 }
 
 func TestOpenRedis(t *testing.T) {
-	needRedis(t)
 	ca, cert, key := certificate(t)
 	otherCA, _, _ := certificate(t)
-	s, err := newServer(t.TempDir(), "--requirepass", "sesame", "--tls-port", "%d",
+	s := redistest.New(t, "--requirepass", "sesame", "--tls-port", "%d",
 		"--tls-cert-file", cert, "--tls-key-file", key, "--tls-auth-clients", "no")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.kill() })
-	plain, err := newServer(t.TempDir(), "--requirepass", "sesame")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { plain.kill() })
-	free, err := freePort()
+	plain := redistest.New(t, "--requirepass", "sesame")
+	free, err := redistest.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,19 +182,19 @@ func TestOpenRedis(t *testing.T) {
 		"no URL":             {"redis://:sesame@[::1", short, ErrInvalid},
 		"control character":  {"redis://:sesame\x7f@127.0.0.1", short, ErrInvalid},
 		"another scheme":     {"http://:sesame@127.0.0.1", short, ErrInvalid},
-		"no database":        {at("redis://:sesame@127.0.0.1:%d/x", plain.port), short, ErrInvalid},
-		"database too large": {at("redis://:sesame@127.0.0.1:%d/99", plain.port), short, nil},
+		"no database":        {at("redis://:sesame@127.0.0.1:%d/x", plain.Port), short, ErrInvalid},
+		"database too large": {at("redis://:sesame@127.0.0.1:%d/99", plain.Port), short, nil},
 		"nobody there":       {at("redis://:sesame@127.0.0.1:%d", free), short, ErrUnavailable},
-		"negative time-out":  {at("redis://:sesame@127.0.0.1:%d", plain.port), RedisOptions{Timeout: -1}, ErrInvalid},
-		"tiny lease":         {at("redis://:sesame@127.0.0.1:%d", plain.port), RedisOptions{Lease: 1}, ErrInvalid},
-		"wrong password":     {at("redis://:sesames@127.0.0.1:%d", plain.port), short, nil},
-		"no password":        {at("redis://127.0.0.1:%d", plain.port), short, nil},
-		"CA without TLS":     {at("redis://:sesame@127.0.0.1:%d", plain.port), trusting, ErrInvalid},
-		"no certificates":    {at("rediss://:sesame@127.0.0.1:%d", s.port), RedisOptions{CA: []byte("x")}, ErrInvalid},
-		"unknown CA":         {at("rediss://:sesame@127.0.0.1:%d", s.port), short, ErrUnavailable},
-		"another CA":         {at("rediss://:sesame@127.0.0.1:%d", s.port), RedisOptions{Timeout: 2 * time.Second, CA: otherCA}, ErrUnavailable},
-		"TLS to plain":       {at("rediss://:sesame@127.0.0.1:%d", plain.port), trusting, ErrUnavailable},
-		"TLS wrong password": {at("rediss://:sesames@127.0.0.1:%d", s.port), trusting, nil},
+		"negative time-out":  {at("redis://:sesame@127.0.0.1:%d", plain.Port), RedisOptions{Timeout: -1}, ErrInvalid},
+		"tiny lease":         {at("redis://:sesame@127.0.0.1:%d", plain.Port), RedisOptions{Lease: 1}, ErrInvalid},
+		"wrong password":     {at("redis://:sesames@127.0.0.1:%d", plain.Port), short, nil},
+		"no password":        {at("redis://127.0.0.1:%d", plain.Port), short, nil},
+		"CA without TLS":     {at("redis://:sesame@127.0.0.1:%d", plain.Port), trusting, ErrInvalid},
+		"no certificates":    {at("rediss://:sesame@127.0.0.1:%d", s.Port), RedisOptions{CA: []byte("x")}, ErrInvalid},
+		"unknown CA":         {at("rediss://:sesame@127.0.0.1:%d", s.Port), short, ErrUnavailable},
+		"another CA":         {at("rediss://:sesame@127.0.0.1:%d", s.Port), RedisOptions{Timeout: 2 * time.Second, CA: otherCA}, ErrUnavailable},
+		"TLS to plain":       {at("rediss://:sesame@127.0.0.1:%d", plain.Port), trusting, ErrUnavailable},
+		"TLS wrong password": {at("rediss://:sesames@127.0.0.1:%d", s.Port), trusting, nil},
 	} {
 		r, err := OpenRedis(t.Context(), row.url, row.opts)
 		if err == nil {
@@ -230,7 +218,7 @@ func TestOpenRedis(t *testing.T) {
 		t.Errorf("a server that hangs: %v", err)
 	}
 
-	for _, url := range []string{at("redis://:sesame@127.0.0.1:%d", plain.port), at("redis://default:sesame@127.0.0.1:%d/3", plain.port), at("rediss://:sesame@127.0.0.1:%d", s.port)} {
+	for _, url := range []string{at("redis://:sesame@127.0.0.1:%d", plain.Port), at("redis://default:sesame@127.0.0.1:%d/3", plain.Port), at("rediss://:sesame@127.0.0.1:%d", s.Port)} {
 		opts := short
 		if strings.HasPrefix(url, "rediss") {
 			opts = trusting
@@ -243,7 +231,7 @@ func TestOpenRedis(t *testing.T) {
 		unlock(t, take(t, r, aKey, LockWrite))
 	}
 	// Databases are apart.
-	r := openRedis(t, at("redis://:sesame@127.0.0.1:%d/4", plain.port), short)
+	r := openRedis(t, at("redis://:sesame@127.0.0.1:%d/4", plain.Port), short)
 	if _, err := r.Stat(t.Context(), aKey); !errors.Is(err, ErrNotFound) {
 		t.Errorf("a value of another database: %v", err)
 	}
@@ -287,7 +275,7 @@ func TestRedis_sweep(t *testing.T) {
 	for name, url := range map[string]func(testing.TB) string{"redis": redisURL, "cluster": clusterURL} {
 		t.Run(name, func(t *testing.T) {
 			r := openRedis(t, url(t), RedisOptions{})
-			nodes := []*server{shared.single}
+			nodes := []*redistest.Server{shared.single}
 			if name == "cluster" {
 				nodes = shared.cluster
 			}
@@ -415,7 +403,7 @@ func TestRedis_sweep(t *testing.T) {
 // A chunk that is gone, for example because Redis evicts keys, is damage and not zeroes.
 func TestRedis_lostChunk(t *testing.T) {
 	r := openRedis(t, redisURL(t), RedisOptions{})
-	other := openRedis(t, shared.single.url(), RedisOptions{})
+	other := openRedis(t, shared.single.URL(), RedisOptions{})
 	ctx := t.Context()
 	for index, pattern := range map[int64]string{0: "faasm:{t}0:*", 3: "faasm:c:*.3}*"} {
 		write(t, r, aKey, make([]byte, 5*ChunkBytes))
@@ -441,13 +429,8 @@ func TestRedis_lostChunk(t *testing.T) {
 
 // A Redis that is full refuses, and nothing is changed.
 func TestRedis_full(t *testing.T) {
-	needRedis(t)
-	s, err := newServer(t.TempDir(), "--maxmemory", "8mb")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.kill() })
-	r := openRedis(t, s.url(), RedisOptions{})
+	s := redistest.New(t, "--maxmemory", "8mb")
+	r := openRedis(t, s.URL(), RedisOptions{})
 	before := write(t, r, aKey, []byte("small"))
 	if _, err := r.Write(t.Context(), aKey, 400*ChunkBytes, bytes.NewReader(make([]byte, 400*ChunkBytes)), Condition{}); !errors.Is(err, ErrFull) {
 		t.Errorf("a write that is too large: %v, want ErrFull", err)
