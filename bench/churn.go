@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/faasm-go/faasm/internal/linux"
@@ -28,76 +29,99 @@ func (w *window) sustained() bool { return !w.late && w.starts.quantile(0.99, 1)
 // initMax is what 99 of 100 starts must be within.
 const initMax = time.Millisecond
 
-// A startLoad is a host with a generator for each core. A generator makes its calls on its own
-// goroutine, as the goroutines of a host's connections do.
+// A startLoad is a host and a worker for each core. A worker makes its calls on its own
+// goroutine, as the goroutines of a host's connections do; a call that is due is taken by
+// whoever is free, as they accept connections. So a core that the machine takes away for a
+// while holds up the one call that it has taken.
 type startLoad struct {
 	local   *local
 	cores   int
-	windows int // so far, as a part of the seed
+	windows int             // so far, as the seed
+	due     []time.Duration // when each start of a window is due, from its beginning
 	buffers []samples
-}
-
-// run offers rate starts a second, of all generators together, for d. With giveUp it ends
-// as soon as the window can't be sustained.
-func (l *startLoad) run(rate float64, d time.Duration, giveUp bool) (window, error) {
-	l.windows++
-	runtime.GC() // each window begins alike
-	begin := time.Now().Add(time.Millisecond)
-	var wg sync.WaitGroup
-	late := make([]bool, l.cores)
-	errs := make([]error, l.cores)
-	for g := range l.cores {
-		wg.Go(func() {
-			seed := rand.NewPCG(uint64(l.windows), uint64(g))
-			l.buffers[g], late[g], errs[g] = l.generate(l.buffers[g][:0], rate/float64(l.cores), begin, d, rand.New(seed), giveUp)
-		})
-	}
-	wg.Wait()
-	var w window
-	for g := range l.cores {
-		if errs[g] != nil {
-			return w, errs[g]
-		}
-		w.starts = append(w.starts, l.buffers[g]...)
-		w.late = w.late || late[g]
-	}
-	return w, nil
 }
 
 // burst is the time between two moments at which starts are due.
 const burst = 100 * time.Microsecond
 
-// generate offers starts in bursts: at each tick as many as a Poisson process brings, all
-// due then, as a network card hands over what has come.
-func (l *startLoad) generate(out samples, rate float64, begin time.Time, d time.Duration, rnd *rand.Rand, giveUp bool) (samples, bool, error) {
-	each := rate * burst.Seconds()
-	allowed := int(d.Seconds() * rate / 100)
-	var left float64 // until the next arrival, in ticks
-	for tick := time.Duration(0); tick < d; tick += burst {
-		due := begin.Add(tick)
-		if wait := time.Until(due); wait > 0 {
-			linux.Sleep(wait)
-		} else {
-			runtime.Gosched()
+// schedule fills l.due with what a Poisson process brings in d. What comes between two
+// bursts is due with the second, as a network card hands over what has come.
+func (l *startLoad) schedule(rate float64, d time.Duration) {
+	l.windows++
+	rnd := rand.New(rand.NewPCG(uint64(l.windows), 0))
+	l.due = l.due[:0]
+	for at := 0.0; ; {
+		at += rnd.ExpFloat64() / rate
+		due := (time.Duration(at*float64(time.Second)) + burst - 1).Truncate(burst)
+		if due >= d {
+			return
 		}
-		for ; left < 1; left += rnd.ExpFloat64() / each {
-			r, done, err := l.local.invoke("bench", "noop", nil)
-			if err != nil {
-				return out, false, err
-			}
-			done()
-			took := r.Started.Add(r.Usage.Start).Sub(due)
-			out = append(out, took)
-			if took > initMax {
-				allowed--
-				if giveUp && allowed < 0 {
-					return out, true, nil
-				}
-			}
-		}
-		left--
+		l.due = append(l.due, due)
 	}
-	return out, false, nil
+}
+
+// run offers rate starts a second for d. With giveUp it ends as soon as the window can't be
+// sustained.
+func (l *startLoad) run(rate float64, d time.Duration, giveUp bool) (window, error) {
+	l.schedule(rate, d)
+	runtime.GC() // each window begins alike
+	offer := &offer{due: l.due, begin: time.Now().Add(time.Millisecond), lateMax: math.MaxInt64}
+	if giveUp {
+		offer.lateMax = int64(len(l.due) / 100)
+	}
+	var wg sync.WaitGroup
+	errs := make([]error, l.cores)
+	for g := range l.cores {
+		wg.Go(func() { l.buffers[g], errs[g] = l.work(l.buffers[g][:0], offer) })
+	}
+	wg.Wait()
+	w := window{late: offer.late.Load() > offer.lateMax}
+	for g := range l.cores {
+		w.starts = append(w.starts, l.buffers[g]...)
+	}
+	return w, errors.Join(errs...)
+}
+
+// An offer is a window that is under way.
+type offer struct {
+	due     []time.Duration
+	begin   time.Time
+	lateMax int64 // with more that are late it ends
+
+	next, late atomic.Int64
+}
+
+// work makes calls that are due until there are no more, and returns how long each took
+// from when it was due until its guest was about to run.
+func (l *startLoad) work(out samples, o *offer) (samples, error) {
+	var due time.Time
+	last := time.Duration(-1)
+	for o.late.Load() <= o.lateMax {
+		i := o.next.Add(1) - 1
+		if i >= int64(len(o.due)) {
+			break
+		}
+		if o.due[i] != last {
+			last = o.due[i]
+			due = o.begin.Add(last)
+			if wait := time.Until(due); wait > 0 {
+				linux.Sleep(wait)
+			} else {
+				runtime.Gosched()
+			}
+		}
+		r, done, err := l.local.invoke("bench", "noop", nil)
+		if err != nil {
+			return out, err
+		}
+		done()
+		took := r.Started.Add(r.Usage.Start).Sub(due)
+		out = append(out, took)
+		if took > initMax {
+			o.late.Add(1)
+		}
+	}
+	return out, nil
 }
 
 // churn finds the highest rates of fresh starts, each cleaned up after, that a host keeps

@@ -89,6 +89,11 @@ func (l *local) addTimed(name string, bin []byte, limits faaslet.Limits) (time.D
 
 func (l *local) close() error {
 	l.sched.Close()
+	if l.world.State != nil {
+		if err := l.world.State.Close(); err != nil {
+			return err
+		}
+	}
 	for _, c := range l.code {
 		if err := c.Close(); err != nil {
 			return err
@@ -97,23 +102,35 @@ func (l *local) close() error {
 	return l.runtime.Close()
 }
 
-func (l *local) run(c *call.Call) func() {
+func (l *local) run(c *call.Call) sched.Task {
 	code := l.code[c.Request().Function]
 	if code == nil {
-		finishUnknown(c)
+		c.Finish(call.Result{Outcome: call.NoSuchFunction})
 		return nil
 	}
-	r, remains := code.Run(c, &l.world)
-	c.Finish(*r)
-	return func() { remains.Clean() }
+	return &localTask{c, code.Start(c, &l.world)}
 }
 
-// finishUnknown is not part of run, whose stack every Faaslet that blocks keeps.
-func finishUnknown(c *call.Call) { c.Finish(call.Result{Outcome: call.NoSuchFunction}) }
+// A localTask is a call in its Faaslet.
+type localTask struct {
+	call *call.Call
+	*faaslet.Faaslet
+}
+
+func (t *localTask) Run() *call.Wait {
+	if w := t.Faaslet.Run(); w != nil {
+		return w
+	}
+	t.call.Finish(*t.Result())
+	return nil
+}
+
+func (t *localTask) Clean() { t.Faaslet.Clean() }
 
 func (l *local) call(tenant, function string, input []byte) *call.Call {
+	now := time.Now()
 	return call.New(&call.Request{
-		ID: call.NewID(), Tenant: tenant, Function: function, Input: input, Accepted: time.Now(), Attempt: 1,
+		ID: call.NewIDAt(now), Tenant: tenant, Function: function, Input: input, Accepted: now, Attempt: 1,
 	}, nil)
 }
 
@@ -139,7 +156,6 @@ func (l *local) Chain(parent *call.Call, function string, entry call.Entry, inpu
 	l.sched.Go(c)
 	return c
 }
-func (l *local) Await(parent, child *call.Call)                 { l.sched.Await(parent, child) }
 func (l *local) Block(c *call.Call, children bool, wait func()) { l.sched.Block(c, children, wait) }
 
 // defaultLimits are a function's where a bench does not say otherwise.

@@ -24,10 +24,13 @@ import (
 type ID [16]byte
 
 // NewID returns a fresh ID.
-func NewID() ID {
+func NewID() ID { return NewIDAt(time.Now()) }
+
+// NewIDAt is NewID for who knows the time.
+func NewIDAt(now time.Time) ID {
 	var id ID
 	rand.Read(id[:]) // crypto/rand.Read never fails since Go 1.24
-	ms := uint64(time.Now().UnixMilli())
+	ms := uint64(now.UnixMilli())
 	for i := range 6 {
 		id[i] = byte(ms >> (40 - 8*i))
 	}

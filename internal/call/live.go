@@ -91,6 +91,7 @@ type Call struct {
 	deadline time.Time
 	done     chan struct{} // nil until somebody asks
 	wake     chan struct{} // nil until somebody asks
+	waker    Waker         // nil until somebody asks
 	table    *Table        // where Finish retires the call; nil if in none
 }
 
@@ -159,6 +160,17 @@ func (c *Call) Deadline() time.Time {
 	return c.deadline
 }
 
+// Allowed returns how long the call may run in all, and false if there is no limit or it
+// does not run yet.
+func (c *Call) Allowed() (time.Duration, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.deadline.IsZero() || c.started.IsZero() {
+		return 0, false
+	}
+	return c.deadline.Sub(c.started), true
+}
+
 // Started returns when the call began to run, or the zero time.
 func (c *Call) Started() time.Time {
 	c.mu.Lock()
@@ -210,7 +222,7 @@ func (c *Call) Finish(r Result) bool {
 	for h := c.onCancel; h != nil; h = h.next {
 		h.state = hookOver
 	}
-	c.onCancel = nil
+	c.onCancel, c.waker = nil, nil
 	hooks := takeLocked(&c.onDone)
 	done, table := c.done, c.table
 	c.table = nil
@@ -230,11 +242,11 @@ func (c *Call) Finish(r Result) bool {
 	return true
 }
 
-// childFinished takes child off c's list and wakes the goroutine that carries c.
+// childFinished takes child off c's list and wakes who carries c.
 func (c *Call) childFinished(child *Call) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if child.parent.Load() != c {
+		c.mu.Unlock()
 		return // c finished first, and let go of its children
 	}
 	if child.prev == nil {
@@ -247,7 +259,11 @@ func (c *Call) childFinished(child *Call) {
 	}
 	child.next, child.prev = nil, nil
 	child.parent.Store(nil)
-	c.wakeLocked()
+	waker := c.wakeLocked()
+	c.mu.Unlock()
+	if waker != nil {
+		waker.Wake()
+	}
 }
 
 // Result returns how the call ended, or nil before it has. It must not be changed.
@@ -291,10 +307,30 @@ func (c *Call) Wake() <-chan struct{} {
 	return c.wake
 }
 
-func (c *Call) wakeLocked() {
+// wakeLocked leaves a token, and returns who is to be woken once c.mu is free.
+func (c *Call) wakeLocked() Waker {
 	select {
 	case c.wake <- struct{}{}:
 	default: // nobody ever asked, or a token is there already
+	}
+	return c.waker
+}
+
+// A Waker is who carries a call on which no goroutine waits.
+type Waker interface {
+	// Wake is run when a child of the call has finished, or the call was cancelled, in
+	// the goroutine that did it. It must not block. It may run several times at once, and
+	// once more after the call has finished.
+	Wake()
+}
+
+// SetWaker has w told from now on what Wake's channel tells. What happened before, w is
+// not told: who sets it looks for himself afterwards.
+func (c *Call) SetWaker(w Waker) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.State() != Done {
+		c.waker = w
 	}
 }
 
@@ -324,9 +360,12 @@ func (c *Call) Cancel(cause Outcome) {
 			todo = append(todo, child)
 		}
 		hooks := takeLocked(&c.onCancel)
-		c.wakeLocked()
+		waker := c.wakeLocked()
 		c.mu.Unlock()
 		c.run(hooks)
+		if waker != nil {
+			waker.Wake()
+		}
 	}
 }
 

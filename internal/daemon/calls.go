@@ -11,7 +11,9 @@ import (
 
 	"github.com/faasm-go/faasm/internal/api"
 	"github.com/faasm-go/faasm/internal/call"
+	"github.com/faasm-go/faasm/internal/faaslet"
 	"github.com/faasm-go/faasm/internal/hostif"
+	"github.com/faasm-go/faasm/internal/sched"
 )
 
 // Invoke runs a call within its request.
@@ -38,9 +40,10 @@ func (h *Host) request(ctx context.Context, inv api.Invocation) (*call.Request, 
 	if h.functions.lookUp(ctx, inv.Tenant, inv.Function) == nil {
 		return nil, api.NoSuchFunction(inv.Tenant, inv.Function)
 	}
+	now := time.Now()
 	req := &call.Request{
-		ID: call.NewID(), Tenant: inv.Tenant, Function: inv.Function, Input: inv.Input,
-		Accepted: time.Now(), Attempt: 1,
+		ID: call.NewIDAt(now), Tenant: inv.Tenant, Function: inv.Function, Input: inv.Input,
+		Accepted: now, Attempt: 1,
 	}
 	if inv.Timeout > 0 {
 		req.Deadline = req.Accepted.Add(inv.Timeout)
@@ -118,8 +121,8 @@ func (h *Host) retry(c *call.Call) bool {
 	return false
 }
 
-// run runs a call that has a place. See sched.Run.
-func (h *Host) run(c *call.Call) (clean func()) {
+// run begins a call that has a place. See sched.Run.
+func (h *Host) run(c *call.Call) sched.Task {
 	req := c.Request()
 	if cause, cancelled := c.Cancelled(); cancelled {
 		h.fail(c, cause, "ended while it waited for its turn: "+cause.String())
@@ -137,18 +140,38 @@ func (h *Host) run(c *call.Call) (clean func()) {
 		h.fail(c, call.NoSuchFunction, fmt.Sprintf("tenant %s has no function %q", req.Tenant, req.Function))
 		return nil
 	}
-	result, remains := code.Run(c, &h.world)
-	result.Version = v.record.Version
+	return &task{h, c, v, code.Start(c, &h.world)}
+}
+
+// A task is a call in its Faaslet.
+type task struct {
+	host    *Host
+	call    *call.Call
+	version *version
+	faaslet *faaslet.Faaslet
+}
+
+func (t *task) Run() *call.Wait {
+	if w := t.faaslet.Run(); w != nil {
+		return w
+	}
+	result := t.faaslet.Result()
+	result.Version = t.version.record.Version
 	if !result.Started.IsZero() {
-		result.Usage.Queued = result.Started.Sub(req.Accepted)
+		result.Usage.Queued = result.Started.Sub(t.call.Request().Accepted)
 	}
-	h.finish(c, result)
-	return func() {
-		if _, err := remains.Clean(); err != nil {
-			h.log.Error("clean region", "tenant", req.Tenant, "function", req.Function, "error", err)
-		}
-		h.functions.release(v)
+	t.host.finish(t.call, result)
+	return nil
+}
+
+func (t *task) Interrupt() { t.faaslet.Interrupt() }
+
+func (t *task) Clean() {
+	if _, err := t.faaslet.Clean(); err != nil {
+		req := t.call.Request()
+		t.host.log.Error("clean region", "tenant", req.Tenant, "function", req.Function, "error", err)
 	}
+	t.host.functions.release(t.version)
 }
 
 // fail ends a call that never ran.
@@ -178,9 +201,10 @@ func (h *Host) remember(c *call.Call, r *call.Result) {
 
 // Chain submits a child call; see hostif.Host.
 func (h *Host) Chain(parent *call.Call, function string, entry call.Entry, input []byte) *call.Call {
+	now := time.Now()
 	c := call.New(&call.Request{
-		ID: call.NewID(), Parent: parent.ID(), Tenant: parent.Request().Tenant, Function: function,
-		Entry: entry, Input: input, Accepted: time.Now(), Attempt: 1,
+		ID: call.NewIDAt(now), Parent: parent.ID(), Tenant: parent.Request().Tenant, Function: function,
+		Entry: entry, Input: input, Accepted: now, Attempt: 1,
 	}, parent)
 	if err := h.calls.Add(c); err != nil {
 		panic(fmt.Sprintf("BUG: a fresh call is known already: %v", err))
@@ -189,8 +213,7 @@ func (h *Host) Chain(parent *call.Call, function string, entry call.Entry, input
 	return c
 }
 
-// Await and Block are the scheduler's; see hostif.Host.
-func (h *Host) Await(parent, child *call.Call)                 { h.sched.Await(parent, child) }
+// Block is the scheduler's; see hostif.Host.
 func (h *Host) Block(c *call.Call, children bool, wait func()) { h.sched.Block(c, children, wait) }
 
 // Call returns what is known of a call.

@@ -41,11 +41,10 @@ func (h *Host) initialise(ctx context.Context, code *faaslet.Code, tenant, name 
 	c := call.New(&call.Request{ID: call.NewID(), Tenant: tenant, Function: name, Accepted: time.Now(), Attempt: 1}, nil)
 	defer context.AfterFunc(ctx, func() { c.Cancel(call.Cancelled) })()
 	defer context.AfterFunc(h.ctx, func() { c.Cancel(call.HostLost) })()
-	done := h.sched.DoWith(c, func(c *call.Call) func() {
+	done := h.sched.DoWith(c, func(c *call.Call) {
 		var r call.Result
 		p, r, err = code.Initialise(c, h.opts.InitTimeout, h.opts.Trace)
 		c.Finish(r)
-		return nil
 	})
 	done()
 	r := c.Result()

@@ -221,6 +221,11 @@ static void from_bits(wasmtime_val_t *v, wasmtime_valkind_t kind, uint64_t u) {
   memcpy(&v->of, &u, 8);
 }
 
+// frame is host call i of those in flight, from the outermost.
+static fsl_frame *frame(fsl *f, int i) { return i == 0 ? &f->outer : &f->nested[i - 1]; }
+
+static fsl_frame *waiting(fsl *f) { return frame(f, f->depth - 1); }
+
 static void guest_free(fsl_frame *h) {
   if (!h->guest)
     return;
@@ -272,7 +277,9 @@ static void host_call(void *env, wasmtime_caller_t *caller, const wasmtime_val_t
     *k = (wasmtime_async_continuation_t){.callback = done};
     return;
   }
-  fsl_frame *h = &f->frames[f->depth++];
+  if (f->depth > 0 && !f->nested)
+    f->nested = calloc(FSL_NESTED_MAX - 1, sizeof *f->nested);
+  fsl_frame *h = frame(f, f->depth++);
   h->f = f;
   h->state = WAITING;
   h->kind = info->kind;
@@ -821,7 +828,7 @@ int fsl_table_ids(fsl *f, const char *export, size_t n, uint64_t *from, uintptr_
 }
 
 int fsl_answer(fsl *f, uint64_t result) {
-  fsl_frame *h = fsl_waiting(f);
+  fsl_frame *h = waiting(f);
   if (h->nresults)
     from_bits(&h->results[0], h->kind, result);
   h->state = ANSWERED;
@@ -829,14 +836,14 @@ int fsl_answer(fsl *f, uint64_t result) {
 }
 
 int fsl_answer_trap(fsl *f, const char *message, size_t n) {
-  fsl_frame *h = fsl_waiting(f);
+  fsl_frame *h = waiting(f);
   *h->trap = wasmtime_trap_new(message, n);
   h->state = ANSWERED;
   return poll(f);
 }
 
 int fsl_call_guest(fsl *f, const char *export, size_t n, uint32_t nargs, uint32_t a0, uint32_t a1) {
-  fsl_frame *h = fsl_waiting(f);
+  fsl_frame *h = waiting(f);
   wasmtime_extern_t item;
   size_t nresults;
   if (!find(f, export, n, WASMTIME_EXTERN_FUNC, &item) ||
@@ -864,6 +871,7 @@ void fsl_delete(fsl *f) {
   if (f->store)
     wasmtime_store_delete(f->store);
   current = outer;
+  free(f->nested);
   free(f);
 }
 

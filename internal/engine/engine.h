@@ -79,7 +79,8 @@ typedef struct fsl {
   wasmtime_val_t value;
   wasm_trap_t *trap;
   wasmtime_error_t *error;
-  fsl_frame frames[FSL_NESTED_MAX];
+  fsl_frame outer;
+  fsl_frame *nested; // FSL_NESTED_MAX - 1 more, once a host call has run guest code that calls the host
 } fsl;
 
 typedef struct fsl_engine {
@@ -195,8 +196,7 @@ int fsl_start_table(fsl *, const fsl_module *, const char *table, size_t n, uint
 void fsl_delete(fsl *);
 
 // What to do with the host call that waits; each lets the guest go on.
-static inline fsl_frame *fsl_waiting(fsl *f) { return &f->frames[f->depth - 1]; }
-int fsl_answer(fsl *, uint64_t result);                   
+int fsl_answer(fsl *, uint64_t result);
 int fsl_answer_trap(fsl *, const char *message, size_t n);
 // Runs a guest function of i32 parameters. FSL_NO_ENTRY leaves the host call
 // waiting, as before.

@@ -35,7 +35,7 @@ func (c *Code) BareParts() (Parts, error) {
 	if event != engine.Finished {
 		err = fmt.Errorf("%s stopped with event %d", c.manifest.Entry.Export, event)
 	}
-	_, cleanErr := Remains{code: c, region: region, instance: instance}.Clean()
+	_, cleanErr := c.clean(region, instance, false)
 	p = Parts{Region: taken.Sub(start), Instance: made.Sub(taken), Guest: ran.Sub(made), Clean: time.Since(ran)}
 	return p, errors.Join(err, cleanErr)
 }

@@ -75,6 +75,10 @@ func NewRuntime(opts Options) (*Runtime, error) {
 // Regions is the number of regions that exist, used or not.
 func (rt *Runtime) Regions() int { return rt.arena.Regions() }
 
+// Arena is the address space of the runtime's Faaslets, with which whatever else maps
+// memory into them counts its mappings.
+func (rt *Runtime) Arena() *vmem.Arena { return rt.arena }
+
 // IdleBytes is the memory that clean regions retain for the next Faaslets.
 func (rt *Runtime) IdleBytes() uint64 { return rt.arena.IdleBytes() }
 
@@ -344,7 +348,7 @@ func (c *Code) Bytes() uint64 {
 
 // Close frees the code once no Faaslet runs it.
 //
-// Preconditions: no Run will be called again, and every Remains has been cleaned.
+// Preconditions: no Run will be called again, and every Faaslet has been cleaned.
 func (c *Code) Close() error {
 	var err error
 	if c.pool != nil {
@@ -390,7 +394,7 @@ func (c *Code) MeasureStart() (time.Duration, error) {
 		if event != engine.Finished {
 			err = errors.New(instance.Trap().Message)
 		}
-		_, cleanErr := Remains{code: c, region: region, instance: instance}.Clean()
+		_, cleanErr := c.clean(region, instance, false)
 		if err := errors.Join(err, cleanErr); err != nil {
 			return 0, err
 		}
@@ -411,6 +415,6 @@ func (c *Code) Bare() error {
 	if event := instance.Start(c.manifest.Entry.Export, c.manifest.Entry.Results); event != engine.Finished {
 		err = fmt.Errorf("%s stopped with event %d", c.manifest.Entry.Export, event)
 	}
-	_, cleanErr := Remains{code: c, region: region, instance: instance}.Clean()
+	_, cleanErr := c.clean(region, instance, false)
 	return errors.Join(err, cleanErr)
 }

@@ -1,9 +1,10 @@
 // Package faaslet makes, runs, interrupts and cleans Faaslets: one isolated execution of a
 // function, in a region of its own that no other sees.
 //
-// Every call gets a fresh one. Code.Run is the life of a Faaslet, on the goroutine that
-// carries the call: take a clean region, instantiate, run, serve what the guest asks of
-// the host, tell how it ended. The region is cleaned after the reply (Remains.Clean).
+// Every call gets a fresh one. Code.Start and Faaslet.Run are its life: take a clean region,
+// instantiate, run, serve what the guest asks of the host, tell how it ended. The region is
+// cleaned after the reply (Faaslet.Clean). A Faaslet that waits needs no goroutine: Run
+// returns what for, and goes on when it is called again.
 //
 // What they start from is a Proto-Faaslet, made once by Code.Initialise.
 //
@@ -19,17 +20,22 @@ import (
 	"github.com/faasm-go/faasm/internal/call"
 	"github.com/faasm-go/faasm/internal/engine"
 	"github.com/faasm-go/faasm/internal/hostif"
+	"github.com/faasm-go/faasm/internal/state"
 	"github.com/faasm-go/faasm/internal/vmem"
 )
 
 // Faaslet is one execution. It belongs to the goroutine that carries the call, but for
-// interrupt, which comes from whoever cancels it.
+// Interrupt, which comes from whoever cancels it. While it waits it belongs to none.
 type Faaslet struct {
 	guest  hostif.Guest
 	code   *Code
-	region *vmem.Region
-	began  time.Time
+	region *vmem.Region  // nil if it got none
 	taken  time.Duration // for the region
+
+	step   step         // what is run now
+	event  engine.Event // what the guest did last, once it is entered
+	stage  stage
+	result call.Result
 
 	gate struct {
 		sync.Mutex
@@ -38,90 +44,140 @@ type Faaslet struct {
 	}
 }
 
-// Remains are what a Faaslet leaves behind. They must be cleaned, once.
-type Remains struct {
-	code     *Code
-	region   *vmem.Region // nil if there was none
-	instance engine.Instance
-	deep     bool // the native stack may have been used deeply
-}
+type stage uint8
+
+const (
+	fresh   stage = iota // Run has not been called
+	entered              // the guest runs, or waits
+	ended                // there is a result
+)
 
 // World is what surrounds the Faaslets of a host.
 type World struct {
 	Host  hostif.Host
+	State *state.Tier
 	Logs  *call.LogBuffer
 	Trace func(line string) // if not nil, is given each host call and its answer
 }
 
-// Run runs cl to its end in a fresh Faaslet and tells how it ended. It does not finish cl.
-//
-// cl is Running, or about to be: Run ends at once if it has been cancelled. Its deadline
-// is minded here: past it, the guest is stopped, whatever it does.
-func (c *Code) Run(cl *call.Call, w *World) (*call.Result, Remains) {
+// Start makes a fresh Faaslet for cl, which is about to run. It must be Run to its end and
+// then Cleaned. When cl is cancelled meanwhile, it is to be Interrupted; and whoever does
+// that minds cl's deadline.
+func (c *Code) Start(cl *call.Call, w *World) *Faaslet {
 	started := time.Now()
 	if !cl.MarkRunning(started, c.limits.Timeout) {
-		outcome, failure := cancelledResult(cl, started)
-		return &call.Result{Started: started, Finished: started, Outcome: outcome, Failure: failure}, Remains{}
+		f := &Faaslet{stage: ended}
+		f.result.Outcome, f.result.Failure = cancelledResult(cl, started)
+		f.result.Started, f.result.Finished = started, started
+		return f
 	}
 	region, err := c.take(c.pool)
 	if err != nil {
-		return &call.Result{Started: started, Finished: time.Now(), Outcome: call.Refused,
-			Failure: &call.Failure{Message: fmt.Sprintf("the host has no memory for another Faaslet: %v", err)}}, Remains{}
-	}
-	f := c.faaslet(cl, w, region)
-	f.began, f.taken = started, time.Since(started)
-	return f.live()
-}
-
-// faaslet makes a Faaslet for a call, in a region.
-func (c *Code) faaslet(cl *call.Call, w *World, region *vmem.Region) *Faaslet {
-	instance := c.instance(region)
-	if c.slowRuns.Load() >= slowRunsMeasured {
-		instance.MeasureCPU()
+		f := &Faaslet{stage: ended}
+		f.result = call.Result{Started: started, Finished: time.Now(), Outcome: call.Refused,
+			Failure: &call.Failure{Message: fmt.Sprintf("the host has no memory for another Faaslet: %v", err)}}
+		return f
 	}
 	f := &Faaslet{
 		code:   c,
 		region: region,
+		taken:  time.Since(started),
 		guest: hostif.Guest{
-			Instance: instance, Call: cl, Host: w.Host, Limits: &c.rt.opts.Hosts, Log: w.Logs.Writer(cl.Request()),
+			Instance: c.instance(region), Region: region, Memory: c.manifest.Memory, Call: cl, Host: w.Host, State: w.State, Limits: &c.rt.opts.Hosts, Log: w.Logs.Writer(cl.Request()),
 			Name: cl.Request().Function, MallocsOutput: c.manifest.MallocsOutput, Table: c.manifest.Table, Trace: w.Trace,
 		},
 	}
-	f.guest.Run = f.drive
+	f.result.Started = started
+	f.guest.Driver = f
 	return f
 }
 
-// live is a Faaslet's life, from instantiation to its end. A Faaslet that blocks keeps the
-// stack below it: what is large is made afterwards, and returned by reference.
-func (f *Faaslet) live() (*call.Result, Remains) {
-	var e end
-	f.guarded(func() { e = f.run(f.guest.Call.Request().Entry) })
-	f.guest.Log.Close()
+// Run runs the Faaslet until it has ended, and returns nil: Result tells how. Or until it
+// waits, and returns for what: it is to be Run again when that is over.
+func (f *Faaslet) Run() *call.Wait {
+	if f.stage == fresh {
+		f.stage = entered
+		f.event = f.enter(f.guest.Call.Request().Entry)
+	}
+	for f.event == engine.HostCall && !f.guest.Dropped() {
+		if w := f.guest.Serve(); w != nil {
+			return w
+		}
+		f.event = f.guest.Answer()
+	}
+	if f.stage == entered {
+		f.openGate()
+		f.end()
+		f.stage = ended
+	}
+	return nil
+}
 
-	r, instance := &call.Result{Started: f.began, Finished: time.Now()}, f.guest.Instance
-	f.conclude(e, r)
+// Result is how the Faaslet ended.
+func (f *Faaslet) Result() *call.Result { return &f.result }
+
+// enter runs the module's entry point, or the function of the table that entry names, until
+// it calls the host or ends.
+func (f *Faaslet) enter(entry call.Entry) engine.Event {
+	m, instance := &f.code.manifest, f.guest.Instance
+	if f.code.slowRuns.Load() >= slowRunsMeasured {
+		instance.MeasureCPU()
+	}
+	if m.Drop != "" {
+		// The segments that were dropped during initialisation are whole in a new instance.
+		f.step = step{Export: m.Drop}
+		if event := instance.Start(m.Drop, 0); event != engine.Finished {
+			return event
+		}
+	}
+	f.step = m.Entry
+	if entry.Table {
+		return instance.StartTable(m.Table, entry.Index)
+	}
+	return instance.Start(m.Entry.Export, m.Entry.Results)
+}
+
+// Drive runs guest code to its end, or returns HostCall if the guest is to be dropped as it
+// is. Where the guest waits, this goroutine blocks. See hostif.Driver.
+func (f *Faaslet) Drive(event engine.Event) engine.Event {
+	for event == engine.HostCall && !f.guest.Dropped() {
+		for w := f.guest.Serve(); w != nil; w = f.guest.Serve() {
+			f.guest.Block(w)
+		}
+		event = f.guest.Answer()
+	}
+	return event
+}
+
+// end tells how the Faaslet ended.
+func (f *Faaslet) end() {
+	f.guest.End()
+	f.guest.Log.Close()
+	r, instance := &f.result, f.guest.Instance
+	r.Finished = time.Now()
+	f.conclude(r)
 	r.Usage.Start = f.taken + instance.StartTime()
 	r.Usage.Wall = r.Finished.Sub(r.Started)
 	r.Usage.CPU = f.code.cpu(instance, r.Usage.Wall-f.guest.Blocked)
 	r.Usage.MemoryPeak = instance.Size()
 	r.Usage.HostCalls = f.guest.HostCalls
-	return r, Remains{code: f.code, region: f.region, instance: instance, deep: r.Outcome != call.Returned}
 }
 
-// guarded runs the guest while whoever cancels its call, or its deadline, can stop it.
-func (f *Faaslet) guarded(run func()) {
+// guard has the guest interrupted when its call is cancelled or its deadline passes, until
+// unguard, for Faaslets that no scheduler carries.
+func (f *Faaslet) guard() (unguard func()) {
 	cl := f.guest.Call
-	stop := cl.OnCancel(f.interrupt)
+	stop := cl.OnCancel(f.Interrupt)
 	var timer *time.Timer
 	if d := cl.Deadline(); !d.IsZero() {
 		timer = time.AfterFunc(time.Until(d), func() { cl.Cancel(call.DeadlineExceeded) })
 	}
-	run()
-	if timer != nil {
-		timer.Stop()
+	return func() {
+		if timer != nil {
+			timer.Stop()
+		}
+		stop()
 	}
-	stop()
-	f.openGate()
 }
 
 const (
@@ -151,47 +207,13 @@ func (c *Code) cpu(instance engine.Instance, busy time.Duration) time.Duration {
 	return busy
 }
 
-// end is how a run ended, and in which step.
-type end struct {
-	event engine.Event
-	step  step
-}
-
-// run runs a call: the module's entry point, or the function of the table that entry names.
-func (f *Faaslet) run(entry call.Entry) end {
-	m := &f.code.manifest
-	if m.Drop != "" {
-		// The segments that were dropped during initialisation are whole in a new instance.
-		if event := f.guest.Instance.Start(m.Drop, 0); event != engine.Finished {
-			return end{event, step{Export: m.Drop}}
-		}
+// Interrupt stops the guest at its next loop or call. It is run by whoever cancels the
+// call, while the guest may be running on another thread, and may come at any time, once
+// the Faaslet has been cleaned too.
+func (f *Faaslet) Interrupt() {
+	if f.region == nil {
+		return
 	}
-	if entry.Table {
-		return end{f.drive(f.guest.Instance.StartTable(m.Table, entry.Index)), m.Entry}
-	}
-	return end{f.drive(f.guest.Instance.Start(m.Entry.Export, m.Entry.Results)), m.Entry}
-}
-
-// drive serves the guest's host calls until it stops for another reason. It returns
-// HostCall if the guest is to be dropped as it is: it exited, or it is to go on no more.
-func (f *Faaslet) drive(event engine.Event) engine.Event {
-	for event == engine.HostCall {
-		event = f.guest.Serve()
-		if event == engine.HostCall && f.dropped() {
-			break
-		}
-	}
-	return event
-}
-
-func (f *Faaslet) dropped() bool {
-	_, cancelled := f.guest.Call.Cancelled()
-	return f.guest.Exited || f.guest.Died || cancelled
-}
-
-// interrupt stops the guest at its next loop or call. It is run by whoever cancels the
-// call, while the guest may be running on another thread.
-func (f *Faaslet) interrupt() {
 	f.gate.Lock()
 	defer f.gate.Unlock()
 	if f.gate.over || f.gate.shut {
@@ -200,7 +222,7 @@ func (f *Faaslet) interrupt() {
 	if err := f.region.Gate.Shut(); err != nil {
 		// Only a kernel without guard markers can refuse, for lack of mappings, and only
 		// for the moment. A guest that is never stopped would be worse than a retry.
-		time.AfterFunc(time.Millisecond, f.interrupt)
+		time.AfterFunc(time.Millisecond, f.Interrupt)
 		return
 	}
 	f.gate.shut = true
@@ -219,30 +241,30 @@ func (f *Faaslet) openGate() {
 }
 
 // conclude fills in the outcome.
-func (f *Faaslet) conclude(e end, r *call.Result) {
+func (f *Faaslet) conclude(r *call.Result) {
 	g := &f.guest
 	switch {
-	case e.event == engine.Finished:
+	case f.event == engine.Finished:
 		r.Outcome = call.Returned
-		if e.step.Results > 0 || g.Call.Request().Entry.Table {
+		if f.step.Results > 0 || g.Call.Request().Entry.Table {
 			r.ReturnCode = int32(uint32(g.Instance.Result()))
 		}
-	case e.event == engine.HostCall && g.Exited:
+	case f.event == engine.HostCall && g.Exited:
 		r.Outcome, r.ReturnCode = call.Returned, g.ExitCode
-	case e.event == engine.NoEntry:
+	case f.event == engine.NoEntry:
 		r.Outcome = call.Trapped
 		r.Failure = &call.Failure{Message: fmt.Sprintf("there is no function of type () -> i32 at table index %d", g.Call.Request().Entry.Index)}
 	default:
-		f.concludeDeath(e, r)
+		f.concludeDeath(r)
 	}
 	r.Output = g.Output()
 }
 
 // concludeDeath tells a guest that was stopped from one that broke a rule.
-func (f *Faaslet) concludeDeath(e end, r *call.Result) {
+func (f *Faaslet) concludeDeath(r *call.Result) {
 	g := &f.guest
 	var trap *engine.Trap
-	if e.event == engine.Trapped || g.Died {
+	if f.event == engine.Trapped || g.Died {
 		trap = g.Instance.Trap()
 	}
 	if _, cancelled := g.Call.Cancelled(); cancelled {
@@ -295,18 +317,37 @@ func (f *Faaslet) frames(t *engine.Trap) []call.Frame {
 	return out
 }
 
+// Run is Start and the whole life of a Faaslet on this goroutine, which blocks where the
+// guest waits. It returns how it ended. The Faaslet must be Cleaned.
+func (c *Code) Run(cl *call.Call, w *World) (*call.Result, *Faaslet) {
+	f := c.Start(cl, w)
+	if f.region != nil {
+		defer f.guard()()
+	}
+	for wait := f.Run(); wait != nil; wait = f.Run() {
+		f.guest.Block(wait)
+	}
+	return f.Result(), f
+}
+
 // Clean drops the instance and makes the region ready for the next Faaslet, off the path
 // of the reply. It returns how many pages had been written (0 where that is not known).
-func (r Remains) Clean() (dirty int, err error) {
-	if r.region == nil {
+func (f *Faaslet) Clean() (dirty int, err error) {
+	if f.region == nil {
 		return 0, nil
 	}
-	size := r.instance.Size()
-	r.instance.Close()
-	if r.deep {
-		if err := r.region.DropStack(); err != nil {
+	return f.code.clean(f.region, f.guest.Instance, f.result.Outcome != call.Returned)
+}
+
+// clean drops an instance and gives its region back. deep tells that the native stack may
+// have been used deeply.
+func (c *Code) clean(region *vmem.Region, instance engine.Instance, deep bool) (dirty int, err error) {
+	size := instance.Size()
+	instance.Close()
+	if deep {
+		if err := region.DropStack(); err != nil {
 			return 0, err
 		}
 	}
-	return r.code.pool.Give(r.region, size)
+	return c.pool.Give(region, size)
 }

@@ -32,15 +32,6 @@ func (lonely) Chain(parent *call.Call, function string, _ call.Entry, input []by
 	return c
 }
 
-func (lonely) Await(parent, child *call.Call) {
-	for child.Result() == nil {
-		<-parent.Wake()
-		if _, cancelled := parent.Cancelled(); cancelled {
-			return
-		}
-	}
-}
-
 func (lonely) Block(_ *call.Call, _ bool, wait func()) { wait() }
 
 func newRuntime(t testing.TB) *Runtime {
@@ -261,6 +252,65 @@ func TestRun_cancelAtAnyMoment(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// A guest that waits comes back as data, and goes on on another goroutine; or, if its call
+// is cancelled, ends.
+func TestFaaslet_Run_waits(t *testing.T) {
+	c := build(t, newRuntime(t), `(module (import "wasi_snapshot_preview1" "poll_oneoff" (func $p (param i32 i32 i32 i32) (result i32))) (memory 1)
+		(func (export "faasm_call") (result i32)
+		  (i64.store (i32.const 24) (i64.const 1000000000000))
+		  (drop (call $p (i32.const 0) (i32.const 64) (i32.const 1) (i32.const 128)))
+		  (i64.store (i32.const 24) (i64.const 5))
+		  (drop (call $p (i32.const 0) (i32.const 64) (i32.const 1) (i32.const 128)))
+		  (i32.load (i32.const 128))))`)
+	for _, cancelled := range []bool{false, true} {
+		cl := request("")
+		f := c.Start(cl, world())
+		w := f.Run()
+		if w == nil || w.For != 1000*time.Second || len(w.Calls) != 0 {
+			t.Fatalf("waits for %+v (%+v); want 1000s", w, f.Result())
+		}
+		if cancelled {
+			cl.Cancel(call.Cancelled)
+			f.Interrupt()
+		}
+		second := make(chan *call.Wait)
+		go func() { second <- f.Run() }()
+		w = <-second
+		if !cancelled {
+			if w == nil || w.For != 5 {
+				t.Fatalf("waits for %+v (%+v) then; want 5ns", w, f.Result())
+			}
+			w = f.Run()
+		}
+		if w != nil {
+			t.Fatalf("waits for %+v; want the end", w)
+		}
+		r := f.Result()
+		if cancelled && r.Outcome != call.Cancelled || !cancelled && (r.Outcome != call.Returned || r.ReturnCode != 1 || r.Usage.HostCalls != 2) {
+			t.Errorf("cancelled %v: %+v %+v", cancelled, r, r.Failure)
+		}
+		if r.Usage.CPU >= r.Usage.Wall {
+			t.Errorf("%v of CPU in %v, part of which it waited", r.Usage.CPU, r.Usage.Wall)
+		}
+		if _, err := f.Clean(); err != nil {
+			t.Error(err)
+		}
+		next := c.Start(request(""), world())
+		if next.region != f.region {
+			t.Fatal("the next Faaslet has another region, so this shows nothing")
+		}
+		f.Interrupt() // too late, and must not stop who has the region now
+		if w := next.Run(); w == nil {
+			t.Errorf("the region's next Faaslet ended as %+v", next.Result().Failure)
+		}
+		next.guest.Call.Cancel(call.Cancelled)
+		next.Run()
+		if _, err := next.Clean(); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // A call cancelled before it runs does not run.

@@ -76,7 +76,7 @@ func (f *Faaslet) discard(pool *vmem.Pool) error {
 // initialise runs the steps and captures what they leave.
 func (f *Faaslet) initialise(result *call.Result) (*proto.File, error) {
 	g, m := &f.guest, &f.code.manifest
-	g.Run = f.drive
+	g.Driver = f
 	g.Instance.LogicalClock()
 	if g.Instance.Instantiate() != engine.Finished {
 		return nil, fmt.Errorf("instantiate: %s", g.Instance.Trap().Message)
@@ -85,31 +85,31 @@ func (f *Faaslet) initialise(result *call.Result) (*proto.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	var e end
-	f.guarded(func() {
-		for _, s := range m.Init {
-			e = end{event: f.drive(g.Instance.Start(s.Export, s.Results)), step: s}
-			if e.event != engine.Finished || (s.Results > 0 && uint32(g.Instance.Result()) != 0) {
-				return
-			}
+	unguard := f.guard()
+	for _, s := range m.Init {
+		f.step, f.event = s, f.Drive(g.Instance.Start(s.Export, s.Results))
+		if f.event != engine.Finished || (s.Results > 0 && uint32(g.Instance.Result()) != 0) {
+			break
 		}
-	})
+	}
+	unguard()
+	f.openGate()
 	result.Usage.Wall = time.Since(result.Started)
 	result.Usage.MemoryPeak = g.Instance.Size()
 	result.Usage.HostCalls = g.HostCalls
 	result.Output = g.Init.Output()
 	switch {
-	case e.event == engine.Finished && e.step.Results > 0 && uint32(g.Instance.Result()) != 0:
+	case f.event == engine.Finished && f.step.Results > 0 && uint32(g.Instance.Result()) != 0:
 		result.Outcome = call.Trapped
-		result.Failure = &call.Failure{Message: fmt.Sprintf("%s returned %d", e.step.Export, int32(uint32(g.Instance.Result())))}
+		result.Failure = &call.Failure{Message: fmt.Sprintf("%s returned %d", f.step.Export, int32(uint32(g.Instance.Result())))}
 		return nil, nil
-	case e.event == engine.HostCall && g.Exited:
+	case f.event == engine.HostCall && g.Exited:
 		result.Outcome = call.Trapped
-		result.Failure = &call.Failure{Message: fmt.Sprintf("%s exited with %d; it must return, for calls go on from where it ends", e.step.Export, g.ExitCode)}
+		result.Failure = &call.Failure{Message: fmt.Sprintf("%s exited with %d; it must return, for calls go on from where it ends", f.step.Export, g.ExitCode)}
 		return nil, nil
-	case e.event != engine.Finished:
-		f.concludeDeath(e, result)
-		result.Failure.Message = e.step.Export + ": " + result.Failure.Message
+	case f.event != engine.Finished:
+		f.concludeDeath(result)
+		result.Failure.Message = f.step.Export + ": " + result.Failure.Message
 		return nil, nil
 	}
 	after, err := f.read()
@@ -125,15 +125,15 @@ func (f *Faaslet) initialise(result *call.Result) (*proto.File, error) {
 	return proto.Create(s, memory)
 }
 
-// state is what an instance holds besides its memory: every mutable global, and every
+// contents are what an instance holds besides its memory: every mutable global, and every
 // table that code can change.
-type state struct {
+type contents struct {
 	globals []proto.Global
 	tables  []proto.Table // with all their elements
 }
 
-// read reads an instance's state.
-func (f *Faaslet) read() (s state, err error) {
+// read reads an instance's contents.
+func (f *Faaslet) read() (s contents, err error) {
 	i, m := f.guest.Instance, &f.code.manifest
 	refs := map[uintptr]proto.Ref{0: proto.Null}
 	for _, fn := range m.Funcs {
@@ -191,8 +191,8 @@ func (f *Faaslet) read() (s state, err error) {
 	return s, nil
 }
 
-// since returns what differs from an earlier state of the same instance.
-func (s state) since(before state) proto.Snapshot {
+// since returns what differs from an earlier reading of the same instance.
+func (s contents) since(before contents) proto.Snapshot {
 	var d proto.Snapshot
 	for i, g := range s.globals {
 		if g != before.globals[i] {

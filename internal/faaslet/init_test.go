@@ -392,7 +392,7 @@ func TestLoad_refuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := bytes.Clone(artefact)
-	copy(other[4:], bytes.Replace(other[4:40], []byte(`"format":1`), []byte(`"format":9`), 1))
+	copy(other[4:], bytes.Replace(other[4:40], fmt.Appendf(nil, `"format":%d`, manifestFormat), []byte(`"format":9`), 1))
 	for name, b := range map[string][]byte{
 		"nothing": nil, "short": artefact[:3], "cut in the manifest": artefact[:20], "manifest longer than all": {255, 255, 255, 255, 1},
 		"not JSON": {2, 0, 0, 0, '{', '{'}, "other format": other, "no code": artefact[:4+binary.LittleEndian.Uint32(artefact)],

@@ -25,6 +25,8 @@ type manifest struct {
 	Entry step   `json:"entry"`          // what a call runs
 	Drop  string `json:"drop,omitempty"` // see wasm.Prepared.Drop
 	Table string `json:"table,omitempty"`
+	// Memory is the name under which the module exports memory 0.
+	Memory string `json:"memory"`
 
 	MallocsOutput bool   `json:"mallocsOutput,omitempty"`
 	Imports       int    `json:"imports"`
@@ -41,7 +43,7 @@ type manifest struct {
 
 // manifestFormat changes with manifest, and with anything that package wasm does to code:
 // an artefact of another format is compiled anew.
-const manifestFormat = 1
+const manifestFormat = 2
 
 // A step is an export that initialisation or a call runs.
 type step struct {
@@ -77,7 +79,7 @@ const (
 func describe(bin []byte, p *wasm.Prepared) (manifest, error) {
 	hash := sha256.Sum256(bin)
 	m := manifest{
-		Format: manifestFormat, Module: hex.EncodeToString(hash[:]), Drop: p.Drop, MallocsOutput: mallocsOutput(p),
+		Format: manifestFormat, Module: hex.EncodeToString(hash[:]), Drop: p.Drop, Memory: p.Memory.Export, MallocsOutput: mallocsOutput(p),
 		Imports: len(p.Imports), NumFuncs: uint32(p.NumFuncs), MemoryMin: p.Memory.Min * wasm.PageSize,
 	}
 	if err := checkImports(p.Imports); err != nil {

@@ -12,13 +12,14 @@ import (
 	"github.com/faasm-go/faasm/internal/call"
 	"github.com/faasm-go/faasm/internal/engine"
 	"github.com/faasm-go/faasm/internal/hostif"
+	"github.com/faasm-go/faasm/internal/state"
 )
 
 // Whatever a guest passes, in a call or while it is initialised: a function of faasm or
 // WASI answers with an errno that it knows; one of env may trap instead; neither changes
 // memory when it says no; nothing is written past the end of memory; and the output keeps
 // its bound.
-func TestArguments(t *testing.T) { rapid.Check(t, checkArguments) }
+func TestArguments(t *testing.T) { rapid.Check(t, checkArguments(argumentsTier(t))) }
 
 // FuzzArguments searches for what TestArguments promises not to be there. What it finds
 // interesting is long, so give it -fuzzminimizetime 10x.
@@ -28,10 +29,23 @@ func FuzzArguments(f *testing.F) {
 		rand.NewChaCha8([32]byte{seed}).Read(b)
 		f.Add(b)
 	}
-	f.Fuzz(rapid.MakeFuzz(checkArguments))
+	f.Fuzz(rapid.MakeFuzz(checkArguments(argumentsTier(f))))
 }
 
-func checkArguments(t *rapid.T) {
+// argumentsTier has little memory, for the sizes that are drawn are any.
+func argumentsTier(t testing.TB) *state.Tier {
+	return newTier(t, newStore(t), state.Options{MemoryMax: 64 << 20})
+}
+
+func checkArguments(tier *state.Tier) func(*rapid.T) {
+	tenants := 0
+	return func(t *rapid.T) {
+		tenants++
+		checkArgumentsOf(t, fmt.Sprint("tenant-", tenants), tier)
+	}
+}
+
+func checkArgumentsOf(t *rapid.T, tenant string, tier *state.Tier) {
 	memory := initMemory()
 	for range rapid.IntRange(0, 8).Draw(t, "pokes") {
 		thing := rapid.SampledFrom([]int{nameAt, iovecsAt, timerAt, stdinAt, freeAt, mallocAt}).Draw(t, "thing")
@@ -40,16 +54,17 @@ func checkArguments(t *rapid.T) {
 	p := newPuppet(t, memory)
 	defer p.close()
 	logs := call.NewLogBuffer(call.LogBufferOptions{})
-	p.Call = newCall(call.Request{Tenant: "t", Function: "f", Input: rapid.SliceOfN(rapid.Byte(), 0, 20).Draw(t, "input")})
+	p.Call, p.State = newCall(call.Request{Tenant: tenant, Function: "f", Input: rapid.SliceOfN(rapid.Byte(), 0, 20).Draw(t, "input")}), tier
 	p.Name, p.Log = "f", logs.Writer(p.Call.Request())
 	p.MallocsOutput = rapid.Bool().Draw(t, "the host mallocs")
+	host := &briskHost{}
 	var trace []string
 	p.Trace = func(line string) { trace = append(trace, line) }
 	if rapid.Bool().Draw(t, "initialised") {
 		p.Init = &hostif.Initialisation{Random: rand.NewChaCha8([32]byte{})}
 		p.Instance.LogicalClock()
 	} else {
-		p.Host = &briskHost{}
+		p.Host = host
 		for n := range uint64(3) { // of which the second doesn't end by itself
 			p.call(indexOf(t, "__faasm_chain_name"), nameAt, 200, n)
 		}
@@ -66,6 +81,7 @@ func checkArguments(t *rapid.T) {
 		}
 		p.prepare(args)
 		before := bytes.Clone(p.Instance.Memory())
+		host.patient = strings.Contains(f.Name, "state")
 		event, result := p.call(index, args...)
 		errno := hostif.Errno(result)
 		refused := p.Init != nil && f.Init == hostif.InitRefused
@@ -132,8 +148,12 @@ var number = rapid.Custom(func(t *rapid.T) uint64 {
 })
 
 // briskHost ends every wait: half of the calls that are chained have finished at once, and
-// the others finish when they are awaited. Whoever blocks for other reasons is cancelled.
-type briskHost struct{ running []*call.Call }
+// the others finish when they are awaited. Whoever blocks for other reasons is cancelled,
+// unless the host is patient.
+type briskHost struct {
+	running []*call.Call
+	patient bool
+}
 
 func (h *briskHost) Chain(parent *call.Call, function string, entry call.Entry, input []byte) *call.Call {
 	c := call.New(&call.Request{ID: call.NewID(), Parent: parent.ID(), Function: function, Entry: entry, Input: input}, parent)
@@ -148,7 +168,7 @@ func (h *briskHost) Chain(parent *call.Call, function string, entry call.Entry, 
 func (h *briskHost) Await(_, child *call.Call) { child.Finish(call.Result{ReturnCode: 3}) }
 
 func (h *briskHost) Block(c *call.Call, children bool, wait func()) {
-	if !children {
+	if !children && !h.patient {
 		c.Cancel(call.Cancelled)
 	}
 	for _, child := range h.running {

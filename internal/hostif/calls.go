@@ -95,10 +95,12 @@ func (g *Guest) name(at, n uint32) (string, Errno) {
 	if !ok {
 		return "", EFAULT
 	}
-	if !utf8.Valid(b) {
+	// Another Faaslet may change what both have mapped: the copy is checked.
+	name := string(b)
+	if !utf8.ValidString(name) {
 		return "", EINVAL
 	}
-	return string(b), Success
+	return name, Success
 }
 
 // chainCall submits a call of another function of the same tenant, and returns at once.
@@ -169,12 +171,7 @@ func awaitCall(g *Guest, a *Args) Errno {
 	if !g.fits(at, 8) {
 		return EFAULT
 	}
-	g.await(child)
-	r := child.Result()
-	if r == nil {
-		return EAGAIN // this call was cancelled, and its guest will not see the answer
-	}
-	return g.putStatus(at, r)
+	return await(g, child, func(r *call.Result) Errno { return g.putStatus(at, r) })
 }
 
 // awaitAny blocks until one of n calls has finished.
@@ -206,46 +203,19 @@ func awaitAny(g *Guest, a *Args) Errno {
 		}
 		calls = append(calls, c)
 	}
-	first := g.waitAny(calls, timeout)
-	if first < 0 {
+	if timeout == 0 {
 		return TIMEDOUT
 	}
-	g.putU32(indexAt, uint32(first))
-	return g.putStatus(statusAt, calls[first].Result())
-}
-
-// waitAny returns the index of a finished call, or -1 when the time is up or the guest's
-// own call is cancelled.
-func (g *Guest) waitAny(calls []*call.Call, timeout int64) int {
-	found := -1
-	if timeout == 0 {
-		return found
-	}
-	g.block(timeout < 0, func() {
-		var expired <-chan time.Time
-		if timeout > 0 {
-			t := time.NewTimer(time.Duration(timeout))
-			defer t.Stop()
-			expired = t.C
-		}
-		for {
-			select {
-			case <-g.Call.Wake():
-			case <-expired:
-				return
-			}
-			if _, cancelled := g.Call.Cancelled(); cancelled {
-				return
-			}
-			for i, c := range calls {
-				if c.Result() != nil {
-					found = i
-					return
-				}
+	w := &call.Wait{Calls: calls, For: time.Duration(max(timeout, 0))}
+	return suspend(g, w, func() Errno {
+		for i, c := range calls {
+			if r := c.Result(); r != nil {
+				g.putU32(indexAt, uint32(i))
+				return g.putStatus(statusAt, r)
 			}
 		}
+		return TIMEDOUT
 	})
-	return found
 }
 
 // getCallOutput copies the output of a call that has finished; as read_call_input.

@@ -25,7 +25,8 @@ type puppet struct {
 type stage struct {
 	module *engine.Module
 	memory engine.Memory
-	table  string
+
+	memoryExport, table string
 }
 
 const page = 65536 // bytes of memory that the guests of these tests have
@@ -75,7 +76,7 @@ var theStage = sync.OnceValues(func() (*stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &stage{table: prepared.Tables[0].Export}
+	s := &stage{memoryExport: prepared.Memory.Export, table: prepared.Tables[0].Export}
 	if s.module, err = e.Compile(prepared.Code, false); err != nil {
 		return nil, err
 	}
@@ -113,22 +114,25 @@ func newPuppet(t tester, memory []byte) *puppet {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &puppet{hostif.Guest{Instance: s.module.NewInstance(s.memory), Table: s.table, Limits: &hostif.Limits{OutputMax: 1000, HandlesMax: 5}}}
+	p := &puppet{hostif.Guest{Instance: s.module.NewInstance(s.memory), Memory: s.memoryExport, Table: s.table, Limits: &hostif.Limits{OutputMax: 1000, HandlesMax: 5}}}
 	m := p.Instance.Memory()
 	clear(m[copy(m, memory):])
-	p.Run = p.drive
+	p.Driver = p
 	return p
 }
 
-func (p *puppet) close() { p.Instance.Close() }
+func (p *puppet) close() {
+	p.End()
+	p.Instance.Close()
+}
 
-// drive is what a Faaslet does.
-func (p *puppet) drive(e engine.Event) engine.Event {
-	for e == engine.HostCall {
-		e = p.Serve()
-		if _, cancelled := p.Call.Cancelled(); p.Exited || p.Died || cancelled {
-			break
+// Drive is what a Faaslet does.
+func (p *puppet) Drive(e engine.Event) engine.Event {
+	for e == engine.HostCall && !p.Dropped() {
+		for w := p.Serve(); w != nil; w = p.Serve() {
+			p.Block(w)
 		}
+		e = p.Answer()
 	}
 	return e
 }
@@ -143,7 +147,7 @@ func (p *puppet) prepare(args []uint64) {
 // call calls the function with the given index and returns what it answered.
 func (p *puppet) call(index int, args ...uint64) (engine.Event, uint32) {
 	p.prepare(args)
-	e := p.drive(p.Instance.Start(fmt.Sprint(index), 1))
+	e := p.Drive(p.Instance.Start(fmt.Sprint(index), 1))
 	return e, uint32(p.Instance.Result())
 }
 

@@ -5,8 +5,10 @@
 // preview 1 (wasi.go); and the names that guests of the original project import from `env`
 // (upstream.go). Each function is a row of a table (Functions): its name, its parameters,
 // what it does while a function is initialised (init.go), and a handler. A handler is
-// ordinary Go on the goroutine that carries the call, while the guest is suspended; it may
-// block through Guest.Host.
+// ordinary Go on the goroutine that carries the call, while the guest is suspended. One
+// that has to wait for a call or for a time says so and how it goes on (Guest.wait), so
+// that no goroutine waits with it; one that has to wait for something else may block
+// (Guest.block).
 //
 // Nothing that a guest passes is trusted. Every pointer and length goes through
 // Guest.bytes and its relatives, which check it against the memory's present size, once,
@@ -23,6 +25,8 @@ import (
 
 	"github.com/faasm-go/faasm/internal/call"
 	"github.com/faasm-go/faasm/internal/engine"
+	"github.com/faasm-go/faasm/internal/state"
+	"github.com/faasm-go/faasm/internal/vmem"
 )
 
 // Host is what lies beyond the Faaslet: the scheduling of calls.
@@ -31,12 +35,17 @@ type Host interface {
 	// call that can't be accepted comes back finished, with its reason as its outcome.
 	// It takes input.
 	Chain(parent *call.Call, function string, entry call.Entry, input []byte) *call.Call
-	// Await blocks until child has finished or parent is cancelled. Parent holds no place
-	// among the running meanwhile.
-	Await(parent, child *call.Call)
 	// Block runs wait, which may block, while c holds no place among the running. children
 	// tells that only the end of one of c's children, or c's cancellation, ends the wait.
 	Block(c *call.Call, children bool, wait func())
+}
+
+// Driver runs guest code for a host call.
+type Driver interface {
+	// Drive goes on with the guest inside a host call, and returns at GuestDone, NoEntry or
+	// Trapped. It serves the host calls that the guest code makes meanwhile, and blocks
+	// where they wait.
+	Drive(engine.Event) engine.Event
 }
 
 // Limits bound what a guest can make the host hold on its behalf.
@@ -53,8 +62,11 @@ var DefaultLimits = Limits{OutputMax: 64 << 20, HandlesMax: 100_000}
 type Guest struct {
 	// Set by the Faaslet before the guest runs.
 	Instance engine.Instance
+	Region   *vmem.Region // where the Instance lives
+	Memory   string       // the name under which the module exports its memory
 	Call     *call.Call
 	Host     Host
+	State    *state.Tier
 	Limits   *Limits
 	Log      call.LogWriter
 	Name     string   // argv[0]
@@ -68,9 +80,7 @@ type Guest struct {
 	// Table is the reserved name under which the module exports its table 0; empty if it
 	// has none.
 	Table string
-	// Run goes on with the guest inside a host call, and returns at GuestDone, NoEntry or
-	// Trapped. It serves the host calls that the guest code makes meanwhile.
-	Run func(engine.Event) engine.Event
+	Driver Driver
 	// Trace, if set, is given a line for each host call and one for its answer.
 	Trace func(line string)
 
@@ -85,12 +95,15 @@ type Guest struct {
 	Blocked time.Duration
 
 	trap     string // set by a handler to make the host call trap
-	read     int    // bytes of the input consumed through stdin
+	result   uint64 // of the host call that has been served
+	pending  pending
+	read     int // bytes of the input consumed through stdin
 	closed   [3]bool
 	stdout   []byte
 	output   []byte
 	explicit bool         // output was written through the host interface
 	handles  []*call.Call // handle h is handles[h-1]
+	shared   *shared      // nil until the guest uses state
 }
 
 // Output is the call's output: what was written through the host interface, else what was
@@ -100,6 +113,16 @@ func (g *Guest) Output() []byte {
 		return g.output
 	}
 	return g.stdout
+}
+
+// End gives up what the guest holds beyond its own memory: locks, and its views of state.
+// The guest must not be entered again.
+func (g *Guest) End() {
+	g.waited()
+	if g.shared != nil {
+		g.shared.end()
+		g.shared = nil
+	}
 }
 
 // Function is one row of the host interface.
@@ -125,9 +148,11 @@ func (a *Args) i64(i int) int64  { return int64(a[i]) }
 var Functions = func() []Function {
 	var all []Function
 	all = append(all, callFunctions...)
+	all = append(all, stateFunctions...)
 	all = append(all, wasiFunctions("wasi_snapshot_preview1")...)
 	all = append(all, wasiFunctions("wasi_unstable")...)
 	all = append(all, upstreamFunctions...)
+	all = append(all, upstreamStateFunctions...)
 	return all
 }()
 
@@ -164,30 +189,55 @@ var index, modules = func() (map[[2]string]int, map[string]bool) {
 	return index, modules
 }()
 
-// Serve does the host call that the guest waits in, and lets the guest go on. It returns
-// what the guest did next. Unless the guest Exited or Died, or its call was cancelled: it
-// then returns engine.HostCall with the call unanswered, and the guest is to be dropped.
-func (g *Guest) Serve() engine.Event {
-	g.HostCalls++
+// Serve does the host call that the guest is suspended in, and returns nil: Answer lets the
+// guest go on. Or it returns what the host call waits for, and is to be called again when
+// that is over.
+func (g *Guest) Serve() *call.Wait {
 	f := &Functions[g.Instance.Host()]
-	a := (*Args)(g.Instance.Args())
+	if then := g.waited(); then != nil {
+		if _, cancelled := g.Call.Cancelled(); cancelled {
+			return nil // there will be no answer
+		}
+		g.result = then()
+	} else {
+		g.HostCalls++
+		a := (*Args)(g.Instance.Args())
+		if g.Trace != nil {
+			g.Trace(f.format(a))
+		}
+		g.result = g.serve(f, a)
+	}
+	if g.pending.then != nil {
+		return g.pending.wait
+	}
 	if g.Trace != nil {
-		g.Trace(f.format(a))
+		g.Trace(g.formatResult(f, g.result))
 	}
-	result := g.serve(f, a)
-	if g.Trace != nil {
-		g.Trace(g.formatResult(f, result))
-	}
-	if g.Exited || g.Died {
+	return nil
+}
+
+// Answer lets the guest go on after a host call that was served, and returns what it did
+// next. A guest that has Dropped is not entered: it then returns engine.HostCall.
+func (g *Guest) Answer() engine.Event {
+	switch {
+	case g.Dropped():
 		return engine.HostCall
-	}
-	if _, cancelled := g.Call.Cancelled(); cancelled {
-		return engine.HostCall
-	}
-	if g.trap != "" {
+	case g.trap != "":
 		return g.Instance.AnswerTrap(g.trap)
 	}
-	return g.Instance.Answer(result)
+	return g.Instance.Answer(g.result)
+}
+
+// Dropped tells whether the guest must not be entered again: it exited or died, or its call
+// was cancelled.
+func (g *Guest) Dropped() bool {
+	_, cancelled := g.Call.Cancelled()
+	return g.Exited || g.Died || cancelled
+}
+
+// Block waits for w on this goroutine.
+func (g *Guest) Block(w *call.Wait) {
+	g.Host.Block(g.Call, w.Children(), func() { w.Block(g.Call) })
 }
 
 // format is the trace line of a host call: "==> faasm.await_call(call=1,status=1024)".
@@ -275,19 +325,41 @@ func (g *Guest) handle(h uint32) (*call.Call, bool) {
 	return g.handles[h-1], true
 }
 
-// await blocks until child has finished or the guest's own call is cancelled.
-func (g *Guest) await(child *call.Call) {
-	if child.Result() != nil {
-		return
-	}
-	start := time.Now()
-	g.Host.Await(g.Call, child)
-	g.Blocked += time.Since(start)
+// pending is a host call that waits.
+type pending struct {
+	wait  *call.Wait
+	since time.Time
+	then  func() uint64 // goes on with it; nil: none waits
 }
 
-// block runs wait, which may block.
-func (g *Guest) block(children bool, wait func()) {
+// waited ends the wait of the host call, and returns what goes on with it; nil if none waits.
+func (g *Guest) waited() (then func() uint64) {
+	then = g.pending.then
+	if then != nil {
+		g.Blocked += time.Since(g.pending.since)
+		g.pending = pending{}
+	}
+	return then
+}
+
+// suspend is what a handler returns to wait for w, and then return what then does. If the
+// call is cancelled meanwhile, then is not run. What it needs of Args it has read before.
+func suspend[R Errno | uint64](g *Guest, w *call.Wait, then func() R) (none R) {
+	g.pending = pending{w, time.Now(), func() uint64 { return uint64(then()) }}
+	return none
+}
+
+// await is what a handler returns to wait until child has finished.
+func await[R Errno | uint64](g *Guest, child *call.Call, then func(*call.Result) R) R {
+	if r := child.Result(); r != nil {
+		return then(r)
+	}
+	return suspend(g, &call.Wait{Calls: []*call.Call{child}}, func() R { return then(child.Result()) })
+}
+
+// block runs wait, which may block for something else than calls and time.
+func (g *Guest) block(wait func()) {
 	start := time.Now()
-	g.Host.Block(g.Call, children, wait)
+	g.Host.Block(g.Call, false, wait)
 	g.Blocked += time.Since(start)
 }

@@ -39,15 +39,6 @@ func (h *fakeHost) Chain(parent *call.Call, function string, entry call.Entry, i
 	return c
 }
 
-func (h *fakeHost) Await(parent, child *call.Call) {
-	for child.Result() == nil {
-		<-parent.Wake()
-		if _, cancelled := parent.Cancelled(); cancelled {
-			return
-		}
-	}
-}
-
 func (h *fakeHost) Block(_ *call.Call, _ bool, wait func()) { wait() }
 
 var runtime = func() *faaslet.Runtime {

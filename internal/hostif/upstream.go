@@ -45,7 +45,10 @@ var upstreamFunctions = []Function{
 // of them, or that exports no malloc, passes __faasm_await_call_output a buffer and its
 // capacity; any other one passes where the host is to write the address and the length of
 // memory that it gets from the guest's malloc. Both have the same name and type.
-var Dialect2020 = []string{"__faasm_chain_function", "__faasm_chain_this", "__faasm_get_idx"}
+var Dialect2020 = []string{
+	"__faasm_chain_function", "__faasm_chain_this", "__faasm_get_idx",
+	"__faasm_lock_state_global", "__faasm_unlock_state_global",
+}
 
 // fault makes the host call trap.
 func (g *Guest) fault(format string, args ...any) uint64 {
@@ -79,17 +82,23 @@ func upWriteOutput(g *Guest, a *Args) uint64 {
 
 // cString reads a string that ends with NUL, of at most nameMax bytes.
 func (g *Guest) cString(at uint32) (string, bool) {
+	b, ok := g.cBytes(at)
+	return string(b), ok
+}
+
+// cBytes is the guest's memory that has such a string, without the NUL.
+func (g *Guest) cBytes(at uint32) ([]byte, bool) {
 	m := g.Instance.Memory()
 	if uint64(at) >= uint64(len(m)) {
-		return "", false
+		return nil, false
 	}
 	m = m[at:]
 	m = m[:min(len(m), nameMax+1)]
 	n := bytes.IndexByte(m, 0)
 	if n < 0 {
-		return "", false
+		return nil, false
 	}
-	return string(m[:n]), true
+	return m[:n], true
 }
 
 func (g *Guest) upChain(name string, entry call.Entry, input, n uint32) uint64 {
@@ -131,67 +140,68 @@ func upGetIdx(g *Guest, _ *Args) uint64 {
 	return 0
 }
 
-// upAwait waits for a call and returns its code: 1 if it failed.
-func (g *Guest) upAwait(name string, h uint32) (*call.Result, uint64) {
+// upAwait is what a handler returns to wait for a call and go on with its result and its
+// code, which is 1 if it failed.
+func (g *Guest) upAwait(name string, h uint32, then func(r *call.Result, code uint64) uint64) uint64 {
 	child, ok := g.handle(h)
 	if !ok {
-		return nil, g.fault("%s: this call has chained no call %d", name, h)
+		return g.fault("%s: this call has chained no call %d", name, h)
 	}
-	g.await(child)
-	r := child.Result()
-	if r == nil {
-		return nil, 1 // cancelled while it waited
-	}
-	if r.Outcome != call.Returned {
-		return r, 1
-	}
-	return r, uint64(uint32(r.ReturnCode))
+	return await(g, child, func(r *call.Result) uint64 {
+		if r.Outcome != call.Returned {
+			return then(r, 1)
+		}
+		return then(r, uint64(uint32(r.ReturnCode)))
+	})
 }
 
 func upAwaitCall(g *Guest, a *Args) uint64 {
-	_, code := g.upAwait("__faasm_await_call", a.u32(0))
-	return code
+	return g.upAwait("__faasm_await_call", a.u32(0), func(_ *call.Result, code uint64) uint64 { return code })
 }
 
 // upAwaitCallOutput is upAwaitCall, and hands over the output; see Dialect2020 for how.
 func upAwaitCallOutput(g *Guest, a *Args) uint64 {
-	const name = "__faasm_await_call_output"
 	out, n := a.u32(1), a.u32(2)
-	r, code := g.upAwait(name, a.u32(0))
-	if r == nil {
-		return code
-	}
-	if !g.MallocsOutput {
-		b, ok := g.bytes(out, n)
-		if !ok {
-			return g.fault("%s: a buffer of %d bytes at %#x is outside memory", name, n, out)
+	return g.upAwait("__faasm_await_call_output", a.u32(0), func(r *call.Result, code uint64) uint64 {
+		if !g.MallocsOutput {
+			b, ok := g.bytes(out, n)
+			if !ok {
+				return g.fault("__faasm_await_call_output: a buffer of %d bytes at %#x is outside memory", n, out)
+			}
+			copy(b, r.Output)
+			return code
 		}
-		copy(b, r.Output)
-		return code
-	}
+		return g.upHandOver(out, n, r.Output, code)
+	})
+}
+
+// upHandOver copies output to memory of the guest's malloc, writes its address and length
+// to out and n, and returns code.
+func (g *Guest) upHandOver(out, n uint32, output []byte, code uint64) uint64 {
+	const name = "__faasm_await_call_output"
 	if !g.fits(out, 4) || !g.fits(n, 4) {
 		return g.fault("%s: %#x or %#x is outside memory", name, out, n)
 	}
 	var ptr uint32
-	if len(r.Output) > 0 {
+	if len(output) > 0 {
 		var ok bool
-		if ptr, ok = g.malloc(uint32(len(r.Output))); !ok {
+		if ptr, ok = g.malloc(uint32(len(output))); !ok {
 			return code
 		}
-		b, ok := g.bytes(ptr, uint32(len(r.Output)))
+		b, ok := g.bytes(ptr, uint32(len(output)))
 		if ptr == 0 || !ok {
-			return g.fault("%s: the guest's malloc has no room for %d bytes", name, len(r.Output))
+			return g.fault("%s: the guest's malloc has no room for %d bytes", name, len(output))
 		}
-		copy(b, r.Output)
+		copy(b, output)
 	}
 	g.putU32(out, ptr)
-	g.putU32(n, uint32(len(r.Output)))
+	g.putU32(n, uint32(len(output)))
 	return code
 }
 
 // malloc runs the guest's own. It returns false if the guest died in it or was dropped.
 func (g *Guest) malloc(n uint32) (uint32, bool) {
-	switch g.Run(g.Instance.CallGuest("malloc", n)) {
+	switch g.Driver.Drive(g.Instance.CallGuest("malloc", n)) {
 	case engine.GuestDone:
 		return uint32(g.Instance.Result()), true
 	case engine.NoEntry:

@@ -338,15 +338,8 @@ func pollOneoff(g *Guest, a *Args) Errno {
 	if !ok || !g.fits(out, n*eventSize) || !g.fits(countAt, 4) {
 		return EFAULT
 	}
-	type event struct {
-		userdata uint64
-		errno    Errno
-		kind     byte
-	}
-	var ready []event
+	var ready, clocks []event
 	soonest := time.Duration(math.MaxInt64)
-	var clocks []event
-	var waits []time.Duration
 	for i := range n {
 		s := subs[i*subscriptionSize:][:subscriptionSize]
 		e := event{userdata: le.Uint64(s), kind: s[8]}
@@ -358,8 +351,12 @@ func pollOneoff(g *Guest, a *Args) Errno {
 				ready = append(ready, e)
 				continue
 			}
-			clocks, waits = append(clocks, e), append(waits, wait)
-			soonest = min(soonest, wait)
+			if wait < soonest {
+				soonest, clocks = wait, clocks[:0]
+			}
+			if wait == soonest {
+				clocks = append(clocks, e)
+			}
 		case eventRead, eventWrite:
 			if fd := le.Uint32(s[16:]); !g.stdio(fd) {
 				e.errno = EBADF
@@ -369,24 +366,29 @@ func pollOneoff(g *Guest, a *Args) Errno {
 			return EINVAL
 		}
 	}
-	if len(ready) == 0 && soonest > 0 {
-		g.sleep(soonest)
+	if len(ready) > 0 {
+		return g.putEvents(out, countAt, ready)
 	}
-	if len(ready) == 0 {
-		for i, e := range clocks {
-			if waits[i] <= soonest {
-				ready = append(ready, e)
-			}
-		}
-	}
-	for i, e := range ready {
+	return g.sleep(soonest, func() Errno { return g.putEvents(out, countAt, clocks) })
+}
+
+// An event is that a subscription of pollOneoff is ready.
+type event struct {
+	userdata uint64
+	errno    Errno
+	kind     byte
+}
+
+// putEvents writes events and their number to where pollOneoff has seen that they fit.
+func (g *Guest) putEvents(out, countAt uint32, events []event) Errno {
+	for i, e := range events {
 		b, _ := g.bytes(out+uint32(i)*eventSize, eventSize)
 		clear(b)
 		le.PutUint64(b, e.userdata)
 		le.PutUint16(b[8:], uint16(e.errno))
 		b[10] = e.kind
 	}
-	g.putU32(countAt, uint32(len(ready)))
+	g.putU32(countAt, uint32(len(events)))
 	return Success
 }
 
@@ -421,25 +423,15 @@ func (g *Guest) now(id uint32) (uint64, bool) {
 // logicalEpoch is when the logical realtime clock begins, 2020-01-01, as in engine.c.
 const logicalEpoch = 1_577_836_800 * uint64(time.Second)
 
-// sleep blocks for d or until the call is cancelled. During initialisation time passes
-// without anyone waiting for it.
-func (g *Guest) sleep(d time.Duration) {
-	if g.Init != nil {
+// sleep is what a handler returns to go on with then after d. During initialisation time
+// passes without anyone waiting for it.
+func (g *Guest) sleep(d time.Duration, then func() Errno) Errno {
+	switch {
+	case d <= 0:
+		return then()
+	case g.Init != nil:
 		g.Instance.AdvanceClock(d)
-		return
+		return then()
 	}
-	g.block(false, func() {
-		t := time.NewTimer(d)
-		defer t.Stop()
-		for {
-			select {
-			case <-t.C:
-				return
-			case <-g.Call.Wake():
-				if _, cancelled := g.Call.Cancelled(); cancelled {
-					return
-				}
-			}
-		}
-	})
+	return suspend(g, &call.Wait{For: d}, then)
 }

@@ -3,7 +3,8 @@
 //
 // A place is the right to compute. There are few (Options.Places), since each may hold an
 // OS thread, and a Faaslet that blocks in a host call gives its place up meanwhile: so
-// tens of thousands of Faaslets can wait for each other on a handful of threads.
+// tens of thousands of Faaslets can wait for each other on a handful of threads. Most of
+// them wait as data, without a goroutine; see carry.go.
 //
 // Tenants take turns. A tenant can hold no more than its share of the places, wait with no
 // more than its share of the queue, and keep no more than its share of the Faaslets alive;
@@ -18,6 +19,7 @@ package sched
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"sync"
 	"time"
@@ -62,12 +64,26 @@ func (o Options) validate() error {
 	return nil
 }
 
-// Run runs a call to its end on the calling goroutine and finishes it. It is also given
-// calls that were cancelled while they waited, which must end at once. What it returns, if
-// not nil, cleans up after the call: it is run without a place, after the reply.
-type Run func(*call.Call) (clean func())
+// Run begins a call that has a place. If it returns nil, it has run and finished the call.
+// It is also given calls that were cancelled while they waited, which must end at once.
+type Run func(*call.Call) Task
 
-// Scheduler is safe for concurrent use. It owns the goroutines that carry the calls given
+// A Task is a call that has begun.
+type Task interface {
+	// Run runs the call on the calling goroutine until it has finished it, and returns nil;
+	// or until the call waits, and returns for what. It is run again, maybe on another
+	// goroutine, when the wait is over.
+	Run() *call.Wait
+	// Interrupt has Run come to an end soon, since the call has been cancelled. It may run
+	// at any time, on any goroutine, more than once, and after Clean.
+	Interrupt()
+	// Clean cleans up after a call that has finished. It is run once, without a place,
+	// after the reply.
+	Clean()
+}
+
+// Scheduler is safe for concurrent use. It cancels calls whose deadline passes, while they
+// wait to start and once they have begun, with DeadlineExceeded. It owns the goroutines that carry the calls given
 // to Go; Close waits for them.
 type Scheduler struct {
 	opts Options
@@ -81,9 +97,13 @@ type Scheduler struct {
 		waiting int // calls that wait to start
 		parked  int // Faaslets that wait for one of their children
 		tenants map[string]*tenant
+		idle    int       // tenants that have nothing here
 		ring    []*tenant // those for whom somebody waits, in turn
 		turn    int       // index in ring
 		queued  map[*call.Call]*ticket
+		young   queue // calls that run, and whose deadline has no timer yet; see deadline.go
+		sweeper *time.Timer
+		sweeps  bool // the sweeper is set
 		closed  bool
 		empty   *sync.Cond // signalled when nothing runs or waits any more
 	}
@@ -99,36 +119,17 @@ type tenant struct {
 	startBytes int   // of their inputs
 	resumes    queue // Faaslets that wait to go on; they come first
 	inRing     bool
+	idle       bool // it has nothing here
 }
 
-// A ticket is one wait for a place.
-type ticket struct {
-	tenant *tenant
-	call   *call.Call
-	run    Run
-	ready  chan struct{} // closed when the wait is over; nil: a goroutine is started then
-	state  ticketState
-	// awaited is set while the call's parent waits for just this call.
-	awaited *parking
-	next    *ticket
-}
-
-type ticketState uint8
-
-const (
-	waits   ticketState = iota
-	granted             // it has a place; if a goroutine was started for it, that has not begun
-	taken               // begun
-	dropped             // cancelled or refused: it has no place
-)
-
-// queue is a list of tickets, of which those no longer waiting are passed over.
+// queue is a list of tickets, first come first.
 type queue struct {
 	head, tail *ticket
-	n          int // tickets that wait
+	n          int
 }
 
 func (q *queue) push(t *ticket) {
+	t.prev = q.tail
 	if q.tail == nil {
 		q.head = t
 	} else {
@@ -138,29 +139,20 @@ func (q *queue) push(t *ticket) {
 	q.n++
 }
 
-// first is the first ticket that waits; those before it are let go of.
-func (q *queue) first() *ticket {
-	for q.head != nil && q.head.state != waits {
-		q.drop()
+// remove takes out t, which is in q.
+func (q *queue) remove(t *ticket) {
+	if t.prev == nil {
+		q.head = t.next
+	} else {
+		t.prev.next = t.next
 	}
-	return q.head
-}
-
-func (q *queue) drop() {
-	t := q.head
-	q.head, t.next = t.next, nil
-	if q.head == nil {
-		q.tail = nil
+	if t.next == nil {
+		q.tail = t.prev
+	} else {
+		t.next.prev = t.prev
 	}
-}
-
-// pop takes out the first ticket that waits. The caller accounts for it (leaveLocked).
-func (q *queue) pop() *ticket {
-	t := q.first()
-	if t != nil {
-		q.drop()
-	}
-	return t
+	t.next, t.prev = nil, nil
+	q.n--
 }
 
 // New makes a scheduler.
@@ -195,7 +187,7 @@ func (s *Scheduler) Stats() Stats {
 	defer s.mu.Unlock()
 	return Stats{
 		Running: s.opts.Places - s.mu.free, Live: s.mu.live, Waiting: s.mu.waiting,
-		Parked: s.mu.parked, Tenants: len(s.mu.tenants),
+		Parked: s.mu.parked, Tenants: len(s.mu.tenants) - s.mu.idle,
 	}
 }
 
@@ -214,49 +206,55 @@ func refuse(c *call.Call, reason error) {
 // Do runs c on this goroutine when its turn comes, and returns when it has finished. If it
 // refuses c, c has finished with outcome Refused. The caller must call done, once, when it
 // has replied: the Faaslet counts as alive until then.
-func (s *Scheduler) Do(c *call.Call) (done func()) { return s.DoWith(c, s.run) }
+func (s *Scheduler) Do(c *call.Call) (done func()) {
+	return s.do(&ticket{sched: s, call: c, run: s.run, held: true})
+}
 
-// DoWith is Do for a call that run runs.
-func (s *Scheduler) DoWith(c *call.Call, run Run) (done func()) {
-	t := &ticket{call: c, run: run}
+// DoWith is Do for a call that run runs from its start to its end.
+func (s *Scheduler) DoWith(c *call.Call, run func(*call.Call)) (done func()) {
+	whole := func(c *call.Call) Task {
+		run(c)
+		return nil
+	}
+	return s.do(&ticket{sched: s, call: c, run: whole, held: true})
+}
+
+func (s *Scheduler) do(t *ticket) (done func()) {
+	t.call.SetWaker(t)
 	s.mu.Lock()
 	if err := s.admitLocked(t); err != nil {
 		s.mu.Unlock()
-		refuse(c, err)
+		refuse(t.call, err)
 		return func() {}
 	}
 	if s.takeLocked(t.tenant) {
+		s.runLocked(t)
 		s.mu.Unlock()
-		return s.carry(t)
-	}
-	t.ready = make(chan struct{})
-	s.waitLocked(t)
-	s.unlock()
-	stop := s.minding(t)
-	<-t.ready
-	stop()
-	s.mu.Lock()
-	lost := t.state == dropped
-	s.mu.Unlock()
-	if lost {
-		if c.Result() == nil {
-			clean(run(c)) // cancelled: ends at once
+	} else {
+		t.ready = make(chan struct{}, 1)
+		s.waitLocked(t)
+		s.unlock()
+		s.mind(t)
+		<-t.ready
+		s.mu.Lock()
+		lost := t.state == dropped
+		s.mu.Unlock()
+		if lost {
+			t.runOut()
+			return func() {}
 		}
-		return func() {}
 	}
-	return s.carry(t)
+	for s.carry(t); !t.over; s.carry(t) {
+		<-t.ready
+	}
+	return func() { s.end(t) }
 }
 
-func clean(f func()) {
-	if f != nil {
-		f()
-	}
-}
-
-// Go runs c on a goroutine of the scheduler's when its turn comes, and returns at once. If
+// Go runs c on goroutines of the scheduler's when its turn comes, and returns at once. If
 // it refuses c, c has finished with outcome Refused.
 func (s *Scheduler) Go(c *call.Call) {
-	t := &ticket{call: c, run: s.run}
+	t := &ticket{sched: s, call: c, run: s.run}
+	c.SetWaker(t)
 	s.mu.Lock()
 	if err := s.admitLocked(t); err != nil {
 		s.mu.Unlock()
@@ -271,112 +269,39 @@ func (s *Scheduler) Go(c *call.Call) {
 	}
 	s.waitLocked(t)
 	s.unlock()
-	s.minding(t)
+	s.mind(t)
 }
 
-// Await blocks until child has finished or parent, which runs on this goroutine, was
-// cancelled. A child that has not begun is run here and now, in its parent's place:
-// nothing is handed to another thread.
-func (s *Scheduler) Await(parent, child *call.Call) {
-	if t := s.claim(child); t != nil {
-		s.end(t.tenant, s.run(child))
-		return
-	}
-	s.block(parent, &parking{child: child}, func() {
-		for wake := parent.Wake(); child.Result() == nil; <-wake {
-			if _, cancelled := parent.Cancelled(); cancelled {
-				return
-			}
-		}
-	})
-}
-
-// claim takes a call that has not begun away from its queue or its goroutine. A place that
-// the goroutine was given is given back by it.
-func (s *Scheduler) claim(c *call.Call) *ticket {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	t := s.mu.queued[c]
-	if t == nil {
-		return nil
-	}
-	if t.state == waits {
-		if !s.roomLocked(t.tenant) {
-			return nil
-		}
-		s.leaveLocked(t)
-		s.startLocked(t.tenant)
-	}
-	t.state = taken
-	delete(s.mu.queued, c)
-	return t
-}
-
-// Block runs wait while c, which runs on this goroutine, holds no place. children tells
-// that only the end of one of c's children, or c's own cancellation, will end the wait.
+// Block runs wait on this goroutine, which carries c, while c holds no place. children
+// tells that only the end of one of c's children, or c's own cancellation, will end the
+// wait.
 func (s *Scheduler) Block(c *call.Call, children bool, wait func()) {
-	var p *parking
+	parked := 0
 	if children {
-		p = &parking{}
+		parked = 1
 	}
-	s.block(c, p, wait)
-}
-
-// A parking is a Faaslet's wait for one of its children.
-type parking struct {
-	child *call.Call // nil if any of several will do
-	over  bool       // the child has been refused, so the wait is about to end
-}
-
-func (s *Scheduler) block(c *call.Call, p *parking, wait func()) {
 	s.mu.Lock()
 	t := s.mu.tenants[c.Request().Tenant]
-	if p != nil {
-		s.mu.parked++
-		t.parked++
-		if k := s.mu.queued[p.child]; k != nil {
-			k.awaited = p
-		}
-	}
+	s.mu.parked += parked
+	t.parked += parked
 	s.giveLocked(t)
 	s.unlock()
 
 	wait()
 
 	s.mu.Lock()
-	if p != nil && !p.over {
-		s.mu.parked--
-		t.parked--
-	}
+	s.mu.parked -= parked
+	t.parked -= parked
 	if s.mu.free > 0 && t.running < s.opts.TenantPlaces && t.resumes.n == 0 {
 		s.mu.free--
 		t.running++
 		s.mu.Unlock()
 		return
 	}
-	k := &ticket{tenant: t, call: c, ready: make(chan struct{})}
-	t.resumes.push(k)
-	s.joinLocked(t)
+	k := &ticket{tenant: t, held: true, ready: make(chan struct{}, 1)}
+	s.resumeLocked(k)
 	s.mu.Unlock()
 	<-k.ready
-}
-
-// carry runs the call of a ticket that has a place, and gives the place back. What it
-// returns ends the Faaslet's life.
-func (s *Scheduler) carry(t *ticket) (done func()) {
-	clean := t.run(t.call)
-	s.mu.Lock()
-	s.giveLocked(t.tenant)
-	s.unlock()
-	return func() { s.end(t.tenant, clean) }
-}
-
-// end cleans up after a Faaslet, which is alive until then.
-func (s *Scheduler) end(t *tenant, f func()) {
-	clean(f)
-	s.mu.Lock()
-	s.endLocked(t)
-	s.unlock()
 }
 
 // admitLocked finds the tenant of a ticket, or the reason to refuse it.
@@ -389,6 +314,9 @@ func (s *Scheduler) admitLocked(t *ticket) error {
 	if tn == nil {
 		tn = &tenant{name: req.Tenant}
 		s.mu.tenants[req.Tenant] = tn
+	} else if tn.idle {
+		tn.idle = false
+		s.mu.idle--
 	}
 	t.tenant = tn
 	err := s.fullLocked(tn, req)
@@ -457,10 +385,20 @@ func (s *Scheduler) endLocked(t *tenant) {
 	s.forgetLocked(t)
 }
 
-// forgetLocked lets go of a tenant that has nothing here any more.
+// idleTenants is how many tenants that have nothing here are kept: one whose calls come one
+// at a time would be forgotten after each.
+const idleTenants = 100
+
+// forgetLocked lets go of a tenant if it has nothing here any more.
 func (s *Scheduler) forgetLocked(t *tenant) {
-	if t.running == 0 && t.live == 0 && !t.inRing {
-		delete(s.mu.tenants, t.name)
+	if t.running > 0 || t.live > 0 || t.inRing || t.idle {
+		return
+	}
+	t.idle = true
+	s.mu.idle++
+	if s.mu.idle > idleTenants {
+		maps.DeleteFunc(s.mu.tenants, func(_ string, t *tenant) bool { return t.idle })
+		s.mu.idle = 0
 	}
 }
 
@@ -473,15 +411,24 @@ func (s *Scheduler) giveLocked(t *tenant) {
 
 // waitLocked puts a start in its queue.
 func (s *Scheduler) waitLocked(t *ticket) {
+	t.state = starts
 	t.tenant.starts.push(t)
 	t.tenant.startBytes += len(t.call.Request().Input)
 	s.mu.waiting++
 	s.joinLocked(t.tenant)
 }
 
-// leaveLocked accounts for a start that waits no more.
+// resumeLocked puts a Faaslet that is to go on in its queue.
+func (s *Scheduler) resumeLocked(t *ticket) {
+	t.state = resumes
+	t.tenant.resumes.push(t)
+	s.joinLocked(t.tenant)
+}
+
+// leaveLocked takes a start out of its queue.
 func (s *Scheduler) leaveLocked(t *ticket) {
-	t.tenant.starts.n--
+	t.tenant.starts.remove(t)
+	stop(&t.deadline)
 	t.tenant.startBytes -= len(t.call.Request().Input)
 	s.mu.waiting--
 }
@@ -509,16 +456,15 @@ func (s *Scheduler) unlock() {
 			return
 		}
 		s.dropLocked(victim)
-		if p := victim.awaited; p != nil {
-			p.over = true
-			s.mu.parked--
-			victim.tenant.parked--
+		if victim.awaited != nil {
+			s.unparkLocked(victim.awaited) // its wait is about to end
 		}
+		reason := fmt.Errorf("%w: every Faaslet of tenant %s waits for another call, and there is no room for one more (%d alive)",
+			ErrOverloaded, victim.tenant.name, victim.tenant.live)
 		s.mu.Unlock()
-		refuse(victim.call, fmt.Errorf("%w: every Faaslet of tenant %s waits for another call, and there is no room for one more (%d alive)",
-			ErrOverloaded, victim.tenant.name, victim.tenant.live))
-		if victim.ready != nil {
-			close(victim.ready)
+		refuse(victim.call, reason)
+		if victim.held {
+			victim.ready <- struct{}{}
 		}
 		s.mu.Lock()
 	}
@@ -553,90 +499,37 @@ func (s *Scheduler) nextLocked(t *tenant) *ticket {
 	if t.running >= s.opts.TenantPlaces {
 		return nil
 	}
-	if k := t.resumes.pop(); k != nil {
-		t.resumes.n--
+	if k := t.resumes.head; k != nil {
+		t.resumes.remove(k)
 		return k
 	}
-	if !s.roomLocked(t) {
+	k := t.starts.head
+	if k == nil || !s.roomLocked(t) {
 		return nil
 	}
-	k := t.starts.pop()
-	if k != nil {
-		s.leaveLocked(k)
-		s.startLocked(t)
-	}
+	s.leaveLocked(k)
+	s.startLocked(t)
 	return k
 }
 
 func (s *Scheduler) grantLocked(k *ticket) {
 	s.mu.free--
 	k.tenant.running++
-	k.state = granted
-	if k.ready != nil {
-		close(k.ready)
+	if k.held {
+		if k.call != nil { // else it is Block's
+			s.runLocked(k)
+		}
+		k.ready <- struct{}{}
 		return
 	}
 	s.spawnLocked(k)
 }
 
-// spawnLocked starts the goroutine that carries k's call, unless the parent claims it
-// first.
-func (s *Scheduler) spawnLocked(k *ticket) {
-	k.state = granted
-	s.wg.Add(1)
-	go func() {
-		defer s.wg.Done()
-		s.mu.Lock()
-		if k.state == taken { // the parent runs it in its own place
-			s.giveLocked(k.tenant)
-			s.unlock()
-			return
-		}
-		k.state = taken
-		delete(s.mu.queued, k.call)
-		s.mu.Unlock()
-		s.carry(k)()
-	}()
-}
-
-// dropLocked takes a ticket that waits out of its queue, for good.
+// dropLocked takes a ticket that waits for its start out of its queue, for good.
 func (s *Scheduler) dropLocked(t *ticket) {
 	s.leaveLocked(t)
 	t.state = dropped
 	delete(s.mu.queued, t.call)
-}
-
-// minding has a call that waits leave its queue as soon as it is cancelled or its deadline
-// passes.
-func (s *Scheduler) minding(t *ticket) (stop func()) {
-	var timer *time.Timer
-	if d := t.call.Deadline(); !d.IsZero() {
-		timer = time.AfterFunc(time.Until(d), func() { t.call.Cancel(call.DeadlineExceeded) })
-	}
-	stopHook := t.call.OnCancel(func() {
-		s.mu.Lock()
-		if t.state != waits {
-			s.mu.Unlock()
-			return
-		}
-		s.dropLocked(t)
-		if t.ready != nil {
-			close(t.ready)
-		} else {
-			s.wg.Add(1)
-			go func() {
-				defer s.wg.Done()
-				clean(t.run(t.call))
-			}()
-		}
-		s.unlock()
-	})
-	return func() {
-		if timer != nil {
-			timer.Stop()
-		}
-		stopHook()
-	}
 }
 
 // stuckLocked finds a call to refuse when nothing else can go on: all of a tenant's
@@ -654,10 +547,10 @@ func (s *Scheduler) stuckLocked() *ticket {
 		}
 		var chained *ticket
 		for k := t.starts.head; k != nil; k = k.next {
-			if k.state == waits && k.awaited != nil {
+			if k.awaited != nil {
 				return k
 			}
-			if k.state == waits && chained == nil && !k.call.Request().Parent.IsZero() {
+			if chained == nil && !k.call.Request().Parent.IsZero() {
 				chained = k
 			}
 		}
@@ -676,6 +569,7 @@ func (s *Scheduler) Close() {
 	for s.mu.live > 0 || s.mu.waiting > 0 {
 		s.mu.empty.Wait()
 	}
+	stop(&s.mu.sweeper)
 	s.mu.Unlock()
 	s.wg.Wait()
 }

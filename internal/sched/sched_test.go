@@ -2,6 +2,7 @@ package sched
 
 import (
 	"fmt"
+	"iter"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,7 +22,49 @@ func newCall(tenant string, parent *call.Call) *call.Call {
 }
 
 // program is what a fake guest does; it runs in a bubble or on real threads alike.
-type program func(s *Scheduler, c *call.Call)
+type program func(g *guest)
+
+// guest is a call that runs a program. Where that waits, nothing of it is on a goroutine
+// that the scheduler knows of.
+type guest struct {
+	*fake
+	call *call.Call
+	next func() (*call.Wait, bool)
+	wait func(*call.Wait) bool
+
+	once        sync.Once
+	interrupted chan struct{}
+}
+
+func (g *guest) Run() *call.Wait {
+	g.count(g.call.Request().Tenant, 1)
+	w, _ := g.next()
+	g.count(g.call.Request().Tenant, -1)
+	if w == nil {
+		cause, _ := g.call.Cancelled()
+		g.call.Finish(call.Result{Outcome: cause})
+	}
+	return w
+}
+
+func (g *guest) Interrupt() { g.once.Do(func() { close(g.interrupted) }) }
+
+// hang computes until it is interrupted.
+func hang(g *guest) { <-g.interrupted }
+
+func (g *guest) Clean() { g.cleaned.Add(1) }
+
+// await waits for one of calls, and for d if that is not 0.
+func (g *guest) await(d time.Duration, calls ...*call.Call) {
+	g.wait(&call.Wait{Calls: calls, For: d})
+}
+
+// chain makes a call that will run p a child of g's.
+func (g *guest) chain(p program) *call.Call {
+	child := g.fake.call(g.call.Request().Tenant, g.call, p)
+	g.Go(child)
+	return child
+}
 
 // fake is a scheduler whose guests are Go functions.
 type fake struct {
@@ -30,6 +73,8 @@ type fake struct {
 	programs map[call.ID]program
 	running  map[string]int
 	most     map[string]int // the most that ran at once, by tenant; "" for all
+	began    int64          // calls
+	cleaned  atomic.Int64
 }
 
 func newFake(t *testing.T, opts Options) *fake {
@@ -52,7 +97,7 @@ func (f *fake) count(tenant string, d int) {
 	}
 }
 
-func (f *fake) run(c *call.Call) func() {
+func (f *fake) run(c *call.Call) Task {
 	if !c.MarkRunning(time.Now(), 0) {
 		cause, _ := c.Cancelled()
 		c.Finish(call.Result{Outcome: cause})
@@ -61,19 +106,29 @@ func (f *fake) run(c *call.Call) func() {
 	f.mu.Lock()
 	p := f.programs[c.ID()]
 	delete(f.programs, c.ID())
+	f.began++
 	f.mu.Unlock()
-	f.count(c.Request().Tenant, 1)
-	if p != nil {
-		p(f.Scheduler, c)
-	}
-	f.count(c.Request().Tenant, -1)
-	c.Finish(call.Result{Outcome: call.Returned})
-	return func() {}
+	g := &guest{fake: f, call: c, interrupted: make(chan struct{})}
+	g.next, _ = iter.Pull(func(yield func(*call.Wait) bool) {
+		g.wait = yield
+		if p != nil {
+			p(g)
+		}
+	})
+	return g
 }
 
 // call makes a call that will run p.
 func (f *fake) call(tenant string, parent *call.Call, p program) *call.Call {
-	c := newCall(tenant, parent)
+	return f.add(newCall(tenant, parent), p)
+}
+
+// callUntil makes an outermost call with a deadline.
+func (f *fake) callUntil(tenant string, deadline time.Time, p program) *call.Call {
+	return f.add(call.New(&call.Request{ID: call.NewID(), Tenant: tenant, Function: "f", Deadline: deadline}, nil), p)
+}
+
+func (f *fake) add(c *call.Call, p program) *call.Call {
 	f.mu.Lock()
 	f.programs[c.ID()] = p
 	f.mu.Unlock()
@@ -92,10 +147,15 @@ func (f *fake) checkEmpty(t *testing.T) {
 	if n := len(f.Scheduler.mu.queued); n != 0 {
 		t.Errorf("%d tickets are left", n)
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n := f.cleaned.Load(); n != f.began {
+		t.Errorf("%d calls began, and there were %d cleanings", f.began, n)
+	}
 }
 
 func sleep(d time.Duration) program {
-	return func(*Scheduler, *call.Call) { time.Sleep(d) }
+	return func(*guest) { time.Sleep(d) }
 }
 
 func TestNew_refusesBadOptions(t *testing.T) {
@@ -132,7 +192,7 @@ func TestGo_tenantsTakeTurns(t *testing.T) {
 		f := newFake(t, Options{Places: 1, TenantPlaces: 1})
 		var order []string
 		add := func(tenant string) {
-			f.Go(f.call(tenant, nil, func(*Scheduler, *call.Call) {
+			f.Go(f.call(tenant, nil, func(*guest) {
 				order = append(order, tenant)
 				time.Sleep(time.Second)
 			}))
@@ -203,6 +263,29 @@ func TestCancel_leavesQueueAtOnce(t *testing.T) {
 	})
 }
 
+// A call that is cancelled in the moment in which it begins is interrupted all the same.
+func TestCancel_whileItBegins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var f *fake
+		s, err := New(Options{}, func(c *call.Call) Task {
+			task := f.run(c)
+			c.Cancel(call.Cancelled)
+			return task
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f = newFake(t, Options{})
+		f.Scheduler = s
+		c := f.call("a", nil, hang)
+		f.Do(c)()
+		if got := c.Result().Outcome; got != call.Cancelled {
+			t.Errorf("ended as %v; want cancelled", got)
+		}
+		f.checkEmpty(t)
+	})
+}
+
 func TestGo_deadlineWhileQueued(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t, Options{Places: 1, TenantPlaces: 1})
@@ -218,15 +301,28 @@ func TestGo_deadlineWhileQueued(t *testing.T) {
 	})
 }
 
+func TestGo_tenantsAreForgotten(t *testing.T) {
+	f := newFake(t, Options{})
+	for i := range 5 * idleTenants {
+		f.Do(f.call(fmt.Sprint("tenant ", i), nil, nil))()
+		if st := f.Stats(); st != (Stats{}) {
+			t.Fatalf("after call %d: %+v; want nothing", i, st)
+		}
+	}
+	if n := len(f.Scheduler.mu.tenants); n > idleTenants {
+		t.Errorf("%d tenants are remembered that have nothing here; want at most %d", n, idleTenants)
+	}
+	f.checkEmpty(t)
+}
+
 // chainDown chains to itself n deep and awaits.
-func chainDown(f *fake, n int) program {
-	return func(s *Scheduler, c *call.Call) {
+func chainDown(n int) program {
+	return func(g *guest) {
 		if n == 0 {
 			return
 		}
-		child := f.call(c.Request().Tenant, c, chainDown(f, n-1))
-		s.Go(child)
-		s.Await(c, child)
+		child := g.chain(chainDown(n - 1))
+		g.await(0, child)
 		if r := child.Result(); r == nil || r.Outcome != call.Returned {
 			panic(fmt.Sprintf("depth %d: %+v", n, r))
 		}
@@ -235,7 +331,7 @@ func chainDown(f *fake, n int) program {
 
 func TestAwait_deepChainOnOnePlace(t *testing.T) {
 	f := newFake(t, Options{Places: 1, TenantPlaces: 1})
-	c := f.call("a", nil, chainDown(f, 1000))
+	c := f.call("a", nil, chainDown(1000))
 	f.Do(c)()
 	if c.Result().Outcome != call.Returned {
 		t.Errorf("outcome %v", c.Result().Outcome)
@@ -247,15 +343,13 @@ func TestAwait_fanOutOnFewPlaces(t *testing.T) {
 	f := newFake(t, Options{Places: 4, TenantPlaces: 2})
 	const n = 20_000
 	var ran atomic.Int64
-	c := f.call("a", nil, func(s *Scheduler, c *call.Call) {
+	c := f.call("a", nil, func(g *guest) {
 		var children []*call.Call
 		for range n {
-			child := f.call("a", c, func(*Scheduler, *call.Call) { ran.Add(1) })
-			s.Go(child)
-			children = append(children, child)
+			children = append(children, g.chain(func(*guest) { ran.Add(1) }))
 		}
 		for _, child := range children {
-			s.Await(c, child)
+			g.await(0, child)
 		}
 	})
 	f.Do(c)()
@@ -270,11 +364,10 @@ func TestAwait_deadlockIsBrokenByRefusal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t, Options{Places: 8, TenantPlaces: 8, LiveMax: 4, TenantLive: 4})
 		var outcomes []call.Outcome
-		parent := func(s *Scheduler, c *call.Call) {
+		parent := func(g *guest) {
 			time.Sleep(time.Second) // until all four are alive
-			child := f.call("a", c, nil)
-			s.Go(child)
-			s.Await(c, child)
+			child := g.chain(nil)
+			g.await(0, child)
 			f.mu.Lock()
 			outcomes = append(outcomes, child.Result().Outcome)
 			f.mu.Unlock()
@@ -305,12 +398,11 @@ func TestAwait_deadlockIsBrokenByRefusal(t *testing.T) {
 func TestBlock_deadlockSparesOutermostCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t, Options{Places: 8, TenantPlaces: 8, LiveMax: 2, TenantLive: 2})
-		parent := func(s *Scheduler, c *call.Call) {
+		parent := func(g *guest) {
 			time.Sleep(time.Second) // until both are alive, and the other call waits
-			child := f.call("a", c, nil)
-			s.Go(child)
-			s.Block(c, true, func() {
-				for wake := c.Wake(); child.Result() == nil; <-wake {
+			child := g.chain(nil)
+			g.Block(g.call, true, func() {
+				for wake := g.call.Wake(); child.Result() == nil; <-wake {
 				}
 			})
 		}
@@ -332,11 +424,10 @@ func TestAwait_cancelledParentDoesNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t, Options{Places: 2, TenantPlaces: 2})
 		slow := make(chan struct{})
-		parent := f.call("a", nil, func(s *Scheduler, c *call.Call) {
-			child := f.call("a", c, func(*Scheduler, *call.Call) { <-slow })
-			s.Go(child)
+		parent := f.call("a", nil, func(g *guest) {
+			child := g.chain(func(*guest) { <-slow })
 			time.Sleep(time.Second) // the child has begun on its own goroutine
-			s.Await(c, child)
+			g.await(0, child)
 			if child.Result() != nil {
 				t.Error("the child has finished")
 			}
@@ -361,18 +452,25 @@ func TestHammer(t *testing.T) {
 		wg.Go(func() {
 			for i := range 300 {
 				tenant := []string{"a", "b"}[(g+i)%2]
-				c := f.call(tenant, nil, func(s *Scheduler, c *call.Call) {
+				c := f.call(tenant, nil, func(g *guest) {
 					var children []*call.Call
 					for range i % 5 {
-						child := f.call(tenant, c, chainDownQuiet(f, i%3))
-						s.Go(child)
-						children = append(children, child)
+						children = append(children, g.chain(chainDownQuiet(i%3)))
 					}
-					if i%7 == 0 {
-						s.Block(c, false, func() { time.Sleep(time.Microsecond) })
+					switch i % 7 {
+					case 0:
+						g.Block(g.call, false, func() { time.Sleep(time.Microsecond) })
+					case 1:
+						g.await(time.Microsecond)
+					case 2:
+						g.await(time.Microsecond, children...)
+					case 3:
+						if len(children) > 0 {
+							g.await(0, children...)
+						}
 					}
 					for _, child := range children {
-						s.Await(c, child)
+						g.await(0, child)
 					}
 				})
 				all.Store(c, true)
@@ -398,19 +496,16 @@ func TestHammer(t *testing.T) {
 	})
 }
 
-func chainDownQuiet(f *fake, n int) program {
-	return func(s *Scheduler, c *call.Call) {
-		if n == 0 {
-			return
+func chainDownQuiet(n int) program {
+	return func(g *guest) {
+		if n > 0 {
+			g.await(0, g.chain(chainDownQuiet(n-1)))
 		}
-		child := f.call(c.Request().Tenant, c, chainDownQuiet(f, n-1))
-		s.Go(child)
-		s.Await(c, child)
 	}
 }
 
 func BenchmarkDo(b *testing.B) {
-	s, err := New(Options{}, func(c *call.Call) func() {
+	s, err := New(Options{}, func(c *call.Call) Task {
 		c.Finish(call.Result{})
 		return nil
 	})
