@@ -388,10 +388,7 @@ func orDefault(tenant string) string {
 var ErrEmptyName = errors.New("name is empty or a dot segment")
 
 func (c *Client) newRequest(ctx context.Context, method string, segments []string, query url.Values, body io.Reader) (*http.Request, error) {
-	u := c.base
 	var path, raw strings.Builder
-	path.WriteString(c.base.Path)
-	raw.WriteString(c.base.EscapedPath())
 	for _, s := range segments {
 		if s == "" || s == "." || s == ".." {
 			return nil, fmt.Errorf("%s /%s: %q: %w", method, strings.Join(segments, "/"), s, ErrEmptyName)
@@ -399,7 +396,13 @@ func (c *Client) newRequest(ctx context.Context, method string, segments []strin
 		path.WriteString("/" + s)
 		raw.WriteString("/" + url.PathEscape(s))
 	}
-	u.Path, u.RawPath = path.String(), raw.String()
+	return c.pathRequest(ctx, method, path.String(), raw.String(), query, body)
+}
+
+// pathRequest makes a request for a path below the base's; raw is its escaped form.
+func (c *Client) pathRequest(ctx context.Context, method, path, raw string, query url.Values, body io.Reader) (*http.Request, error) {
+	u := c.base
+	u.Path, u.RawPath = c.base.Path+path, c.base.EscapedPath()+raw
 	u.RawQuery = query.Encode()
 	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
 	if err != nil {

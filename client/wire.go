@@ -2,8 +2,10 @@ package client
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // DefaultTenant is the tenant of whoever names none.
@@ -30,6 +32,15 @@ func ValidName(s string) bool {
 		}
 	}
 	return true
+}
+
+// KeyBytesMax is the length of the longest key of a state value.
+const KeyBytesMax = 1024
+
+// ValidKey tells whether s can be the key of a state value: 1 to KeyBytesMax bytes of
+// UTF-8, whatever characters they are.
+func ValidKey(s string) bool {
+	return len(s) > 0 && len(s) <= KeyBytesMax && utf8.ValidString(s)
 }
 
 // State is where in its life a call is.
@@ -176,6 +187,62 @@ type CollectInfo struct {
 	Bytes     int64 `json:"bytes"`     // of all these together
 }
 
+// StateVersion is a version of a state value: a greater one for each change, and never one
+// that the key had before. Zero is none. In JSON it is text, because not every reader of
+// JSON keeps all digits of a large number; as an ETag it is in quotes.
+type StateVersion uint64
+
+// String is the version in decimal.
+func (v StateVersion) String() string { return strconv.FormatUint(uint64(v), 10) }
+
+// MarshalText writes the version in decimal.
+func (v StateVersion) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+
+// UnmarshalText reads the version in decimal.
+func (v *StateVersion) UnmarshalText(b []byte) error {
+	n, err := strconv.ParseUint(string(b), 10, 64)
+	*v = StateVersion(n)
+	return err
+}
+
+// StateInfo describes a state value.
+type StateInfo struct {
+	Version StateVersion `json:"version"`
+	Size    int64        `json:"size"` // bytes
+}
+
+// StateEntry is what is under a key: a value, an append list, or both.
+type StateEntry struct {
+	Name         string         `json:"name"`
+	Version      StateVersion   `json:"version,omitzero"` // zero: there is no value
+	Size         int64          `json:"size"`             // bytes of the value
+	ListElements int64          `json:"listElements"`
+	ListBytes    int64          `json:"listBytes"`
+	Published    []StateVersion `json:"published,omitempty"` // kept, oldest first
+}
+
+// StateUsage is what a tenant has stored in the global tier of state. Bytes counts each
+// value, each of its published versions, and the elements of lists.
+type StateUsage struct {
+	Keys       int64 `json:"keys"`
+	Bytes      int64 `json:"bytes"`
+	QuotaBytes int64 `json:"quotaBytes"` // that the tenant may have on this host; 0: as many as there is room for
+}
+
+// StateList is the body of GET /v1/state/{tenant}, by the bytes of the names.
+type StateList struct {
+	Values []StateEntry `json:"values"`
+	Next   string       `json:"next,omitempty"` // if there may be more: the name to go on after
+	Usage  StateUsage   `json:"usage"`          // of the tenant, whatever was asked for
+}
+
+// LockEvent is a line of the reply to POST /v1/locks/{tenant}/{key}. The first has the
+// token. A second one tells why the lock was taken away; it is the last.
+type LockEvent struct {
+	Token uint64 `json:"token,string,omitzero"` // for the header Faasm-Fence
+	Lost  string `json:"lost,omitempty"`
+}
+
 // HostInfo is a host's basic facts.
 type HostInfo struct {
 	Version      string    `json:"version"`
@@ -192,6 +259,12 @@ type HostInfo struct {
 	ResidentBytes     uint64 `json:"residentBytes"`     // of the budget: code, images and idle regions
 	ResidentFunctions int    `json:"residentFunctions"` // whose code and image are loaded
 	RegionsIdle       int    `json:"regionsIdle"`       // clean, waiting for a call
+
+	State            string `json:"state"`            // the global tier: "embedded", or a URL without its password
+	StateReplicas    int    `json:"stateReplicas"`    // values that are in this host's memory
+	StateMemoryBytes uint64 `json:"stateMemoryBytes"` // that they take
+	StateMemoryMax   uint64 `json:"stateMemoryMax"`   // bytes that they may take, half of them of one tenant
+	StateQuotaBytes  int64  `json:"stateQuotaBytes"`  // of each tenant in the global tier; 0: none
 }
 
 // Code names a kind of problem. The numbers of HTTP are too few to tell them apart;
@@ -222,6 +295,17 @@ const (
 	CodeDeadline             Code = "deadline"
 	CodeHostLost             Code = "host-lost"
 	CodeDraining             Code = "draining"
+	CodeBadKey               Code = "bad-key"
+	CodeNoSuchValue          Code = "no-such-value"
+	CodeVersionMismatch      Code = "version-mismatch"
+	CodeFenced               Code = "fenced"
+	CodeRangeNotSatisfiable  Code = "range-not-satisfiable"
+	CodeConflict             Code = "conflict"
+	CodeLockTimeout          Code = "lock-timeout"
+	CodeQuota                Code = "quota"
+	CodeStateFull            Code = "state-full"
+	CodeStateDamaged         Code = "state-damaged"
+	CodeStateUnavailable     Code = "state-unavailable"
 	CodeInternal             Code = "internal"
 )
 

@@ -45,7 +45,7 @@ func (e *env) demo(ctx context.Context, pictures string) error {
 		return err
 	}
 	defer d.client.Close()
-	for _, step := range []func(context.Context) error{d.deploy, d.hello, d.wordcount, d.pi, d.picture, d.lisp, d.fresh, d.speed, d.runaway, d.trap} {
+	for _, step := range []func(context.Context) error{d.deploy, d.hello, d.wordcount, d.pi, d.picture, d.lisp, d.fresh, d.share, d.speed, d.runaway, d.trap} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -79,8 +79,8 @@ func (d *demo) cost(r *client.Reply, took time.Duration) {
 }
 
 func (d *demo) deploy(ctx context.Context) error {
-	d.title("A host at %s, and nine functions", d.url)
-	for _, name := range []string{"hello", "wordcount", "pi", "mandelbrot", "lisp", "counter_init", "noop", "hostile_spin_mem", "hostile_trap"} {
+	d.title("A host at %s, and eleven functions", d.url)
+	for _, name := range []string{"hello", "wordcount", "pi", "mandelbrot", "lisp", "counter_init", "state_share_writer", "state_share_reader", "noop", "hostile_spin_mem", "hostile_trap"} {
 		wasm := workloads.Wasm(name)
 		opts := client.DeployOptions{}
 		if name == "hostile_spin_mem" {
@@ -94,7 +94,7 @@ func (d *demo) deploy(ctx context.Context) error {
 		if info.Initialised {
 			initialised = ", initialised in " + formatMicros(info.InitialiseMs*1e3)
 		}
-		d.say("deployed %-16s %8s of Wasm, compiled in %s%s", name, formatSize(uint64(info.WasmBytes)), formatMicros(info.CompileMs*1e3), initialised)
+		d.say("deployed %-18s %8s of Wasm, compiled in %s%s", name, formatSize(uint64(info.WasmBytes)), formatMicros(info.CompileMs*1e3), initialised)
 	}
 	return nil
 }
@@ -176,6 +176,19 @@ func (d *demo) fresh(ctx context.Context) error {
 		got = append(got, strings.TrimSpace(string(r.Output)))
 	}
 	d.say("five calls say: %s", strings.Join(got, " "))
+	return nil
+}
+
+func (d *demo) share(ctx context.Context) error {
+	d.title("state_share_writer and _reader: two functions map one value of 4 MB; nothing is copied")
+	for _, step := range []struct{ name, input string }{{"state_share_writer", "1000000"}, {"state_share_reader", ""}} {
+		r, took, err := d.invoke(ctx, step.name, []byte(step.input))
+		if err != nil {
+			return err
+		}
+		d.say("%s", strings.TrimSpace(string(r.Output)))
+		d.cost(r, took)
+	}
 	return nil
 }
 

@@ -33,12 +33,16 @@ type fakeHost struct {
 		calls     []client.CallInfo // oldest first
 		outputs   map[string][]byte
 		queries   []string // "METHOD path?query" of each request, oldest first
+		values    map[string]fakeValue
+		versions  client.StateVersion // the last that a value has got
+		locked    map[string]bool
 	}
 }
 
 func newFakeHost(t testing.TB) *fakeHost {
 	h := &fakeHost{began: make(chan string, 16), gone: make(chan string, 16), follows: make(chan string, 16)}
 	h.mu.outputs = map[string][]byte{}
+	h.mu.values, h.mu.locked = map[string]fakeValue{}, map[string]bool{}
 	for _, name := range []string{"busy", "echo", "fail", "hungry", "noise", "slow", "trap"} {
 		h.mu.functions = append(h.mu.functions, fakeFunction(client.DefaultTenant, name, 64<<20, 5*time.Second, 1234))
 	}
@@ -58,6 +62,11 @@ func newFakeHost(t testing.TB) *fakeHost {
 	mux.HandleFunc("GET /v1/functions/{tenant}/{function}/versions", h.handleVersions)
 	mux.HandleFunc("POST /v1/functions/{tenant}/{function}/rollback", h.handleRollback)
 	mux.HandleFunc("POST /v1/functions/{tenant}/{function}/warm", h.handleWarm)
+	mux.HandleFunc("GET /v1/state/{tenant}", h.handleListState)
+	mux.HandleFunc("GET /v1/state/{tenant}/{key}", h.handleGetState)
+	mux.HandleFunc("PUT /v1/state/{tenant}/{key}", h.handlePutState)
+	mux.HandleFunc("DELETE /v1/state/{tenant}/{key}", h.handleDeleteState)
+	mux.HandleFunc("POST /v1/locks/{tenant}/{key}", h.handleLock)
 	mux.HandleFunc("POST /v1/collect", h.handleCollect)
 	mux.HandleFunc("GET /v1/host", func(w http.ResponseWriter, r *http.Request) {
 		reply(w, http.StatusOK, client.HostInfo{Version: "v9.8.7", Commit: "c0ffee", Cores: 2})
@@ -442,6 +451,139 @@ func (h *fakeHost) handleLogs(w http.ResponseWriter, r *http.Request) {
 		h.follows <- r.PathValue("function")
 		<-r.Context().Done()
 	}
+}
+
+type fakeValue struct {
+	version client.StateVersion
+	data    []byte
+}
+
+// value returns the value that a request is about, if it may have it, or replies with a
+// problem. The caller holds h.mu.
+func (h *fakeHost) value(w http.ResponseWriter, r *http.Request) (key string, v fakeValue, ok bool) {
+	key = r.PathValue("tenant") + " " + r.PathValue("key")
+	v = h.mu.values[key]
+	match, noneMatch, fence := r.Header.Get("If-Match"), r.Header.Get("If-None-Match"), r.Header.Get("Faasm-Fence")
+	switch {
+	case match != "" && match != fmt.Sprintf("%q", v.version.String()), noneMatch == "*" && v.version != 0:
+		replyProblem(w, client.Problem{Status: 412, Code: client.CodeVersionMismatch, Detail: fmt.Sprintf("the value is at version %d", v.version)})
+		return key, v, false
+	case fence != "" && (fence != "17" || !h.mu.locked[key]):
+		replyProblem(w, client.Problem{Status: 412, Code: client.CodeFenced, Detail: "the lease that the change relies on is over"})
+		return key, v, false
+	case r.Method != http.MethodPut && v.version == 0:
+		replyProblem(w, client.Problem{Status: 404, Code: client.CodeNoSuchValue,
+			Detail: fmt.Sprintf("tenant %q has no value %q", r.PathValue("tenant"), r.PathValue("key"))})
+		return key, v, false
+	}
+	return key, v, true
+}
+
+// handleGetState breaks off in the middle of the value "torn".
+func (h *fakeHost) handleGetState(w http.ResponseWriter, r *http.Request) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, v, ok := h.value(w, r)
+	if !ok {
+		return
+	}
+	w.Header().Set("ETag", fmt.Sprintf("%q", v.version.String()))
+	if r.PathValue("key") == "torn" {
+		w.Header().Set("Content-Length", "2048")
+		w.Write(make([]byte, 1024))
+		return
+	}
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(v.data))
+}
+
+func (h *fakeHost) handlePutState(w http.ResponseWriter, r *http.Request) {
+	data, err := io.ReadAll(r.Body)
+	if err != nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if r.PathValue("key") == "too-much" {
+		replyProblem(w, client.Problem{Status: 507, Code: client.CodeQuota, Detail: "the tenant's quota of state is used up: 5 bytes and 4 more of 6"})
+		return
+	}
+	key, old, ok := h.value(w, r)
+	if !ok {
+		return
+	}
+	h.mu.versions++
+	h.mu.values[key] = fakeValue{h.mu.versions, data}
+	status := http.StatusOK
+	if old.version == 0 {
+		status = http.StatusCreated
+	}
+	reply(w, status, client.StateInfo{Version: h.mu.versions, Size: int64(len(data))})
+}
+
+func (h *fakeHost) handleDeleteState(w http.ResponseWriter, r *http.Request) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if key, _, ok := h.value(w, r); ok {
+		delete(h.mu.values, key)
+		w.WriteHeader(http.StatusNoContent)
+	}
+}
+
+// handleListState gives two names at a time. Each tenant has the list "log" besides its
+// values.
+func (h *fakeHost) handleListState(w http.ResponseWriter, r *http.Request) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	q := r.URL.Query()
+	list := client.StateList{Values: []client.StateEntry{}, Usage: client.StateUsage{Keys: 1, Bytes: 36, QuotaBytes: 1 << 20}}
+	all := []client.StateEntry{{Name: "log", ListElements: 3, ListBytes: 36}}
+	for key, v := range h.mu.values {
+		if name, ok := strings.CutPrefix(key, r.PathValue("tenant")+" "); ok {
+			list.Usage.Keys++
+			list.Usage.Bytes += int64(len(v.data))
+			e := client.StateEntry{Name: name, Version: v.version, Size: int64(len(v.data))}
+			if name == "model" {
+				e.Published = []client.StateVersion{v.version}
+			}
+			all = append(all, e)
+		}
+	}
+	slices.SortFunc(all, func(a, b client.StateEntry) int { return strings.Compare(a.Name, b.Name) })
+	for _, e := range all {
+		if strings.HasPrefix(e.Name, q.Get("prefix")) && e.Name > q.Get("after") {
+			if len(list.Values) == 2 {
+				list.Next = list.Values[1].Name
+				break
+			}
+			list.Values = append(list.Values, e)
+		}
+	}
+	reply(w, http.StatusOK, list)
+}
+
+// handleLock gives token 17. It takes the lock of "fleeting" away at once, and has none of
+// "taken".
+func (h *fakeHost) handleLock(w http.ResponseWriter, r *http.Request) {
+	if r.PathValue("key") == "taken" {
+		replyProblem(w, client.Problem{Status: 423, Code: client.CodeLockTimeout, Detail: fmt.Sprintf("the lock of %q was not to be had in %s", "taken", r.URL.Query().Get("timeout"))})
+		return
+	}
+	key := r.PathValue("tenant") + " " + r.PathValue("key")
+	hold := func(locked bool) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.mu.locked[key] = locked
+	}
+	hold(true)
+	defer hold(false)
+	enc := json.NewEncoder(w)
+	enc.Encode(client.LockEvent{Token: 17})
+	w.(http.Flusher).Flush()
+	if r.PathValue("key") == "fleeting" {
+		enc.Encode(client.LockEvent{Lost: "the host is shutting down"})
+		return
+	}
+	<-r.Context().Done()
 }
 
 // requests returns the requests so far, one a line.

@@ -32,6 +32,7 @@ type exitError struct {
 	status int
 	err    error
 	detail []string // lines to show below err, indented
+	quiet  bool     // somebody else has told of it already
 }
 
 func (x *exitError) Error() string { return x.err.Error() }
@@ -52,6 +53,9 @@ func (e *env) report(ctx context.Context, err error) int {
 		return statusInterrupted
 	}
 	x := e.explain(err)
+	if x.quiet {
+		return x.status
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "faasm: %s\n", printable(x.Error()))
 	for _, line := range x.detail {
@@ -136,6 +140,12 @@ func (e *env) explainProblem(p *client.Problem) *exitError {
 		x.err = fmt.Errorf(`%s; see "faasm call list"`, detail)
 	case client.CodeNotFinished:
 		x.err = fmt.Errorf(`%s; wait for it with "faasm call wait"`, detail)
+	case client.CodeNoSuchValue:
+		x.err = fmt.Errorf(`%s; see "faasm state ls"`, detail)
+	case client.CodeFenced:
+		x.err = fmt.Errorf("%s; nothing was changed", detail)
+	case client.CodeStateUnavailable:
+		x.err = fmt.Errorf("%s; the log of the host at %s has the cause", detail, redactURL(e.host))
 	case client.CodeOverloaded, client.CodeDraining:
 		again := "later"
 		if p.RetryAfter > 0 {

@@ -12,8 +12,11 @@ import (
 	"strconv"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/faasm-go/faasm/internal/daemon"
 )
 
 var rewrite = flag.Bool("rewrite", false, "rewrite the golden outputs in testdata/script")
@@ -26,33 +29,26 @@ func TestMain(m *testing.M) {
 // timestamp matches the moments in JSON.
 var timestamp = regexp.MustCompile(`\d{4}-\d\d-\d\dT[0-9:.]+(Z|[+-]\d\d:\d\d)`)
 
-// TestScript runs the scripts in testdata/script, each against a fake host of its own.
-// They know the commands of testscript and these:
+// scripts runs the scripts in a directory, with what setup does before each. They know
+// the commands of testscript and these:
 //
 //   - status N PROGRAM ARGS: runs the program and demands exit status N
 //   - requests: puts the requests the host has had into the standard output
 //   - notime: writes TIME for each moment in the standard output
 //   - await-follower: waits until someone follows a log
-func TestScript(t *testing.T) {
+//   - await-file FILE: waits until there is such a file
+func scripts(t *testing.T, dir string, setup func(*testscript.Env) error) {
 	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
+		Dir:                 dir,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		UpdateScripts:       *rewrite,
 		Setup: func(ts *testscript.Env) error {
-			host := newFakeHost(t)
-			ts.Defer(func() {
-				host.CloseClientConnections()
-				host.Close()
-			})
-			ts.Values["host"] = host
-			ts.Setenv("FAASM_HOST", host.URL)
-			ts.Setenv("HOST", host.Listener.Addr().String())
 			ts.Setenv("HOME", ts.WorkDir)
 			// A program built with -race waits a second before it ends, for other
 			// goroutines to report; the scripts run some two hundred.
 			ts.Setenv("GORACE", "atexit_sleep_ms=0")
-			return nil
+			return setup(ts)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"status": func(ts *testscript.TestScript, neg bool, args []string) {
@@ -81,7 +77,49 @@ func TestScript(t *testing.T) {
 				_, err := await(context.Background(), ts.Value("host").(*fakeHost).follows)
 				ts.Check(err)
 			},
+			"await-file": func(ts *testscript.TestScript, neg bool, args []string) {
+				for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+					if _, err := os.Stat(ts.MkAbs(args[0])); err == nil {
+						return
+					} else if time.Now().After(end) {
+						ts.Fatalf("waited a minute: %v", err)
+					}
+				}
+			},
 		},
+	})
+}
+
+// TestScript runs the scripts of testdata/script, each against a fake host of its own.
+func TestScript(t *testing.T) {
+	scripts(t, "testdata/script", func(ts *testscript.Env) error {
+		host := newFakeHost(t)
+		ts.Defer(func() {
+			host.CloseClientConnections()
+			host.Close()
+		})
+		ts.Values["host"] = host
+		ts.Setenv("FAASM_HOST", host.URL)
+		ts.Setenv("HOST", host.Listener.Addr().String())
+		return nil
+	})
+}
+
+// TestScript_host runs the scripts of testdata/host, each against a host of its own, whose
+// tenants may store 1 MiB of state.
+func TestScript_host(t *testing.T) {
+	scripts(t, "testdata/host", func(ts *testscript.Env) error {
+		host, err := daemon.NewEmbedded(daemon.Options{StateQuota: 1 << 20})
+		if err != nil {
+			return err
+		}
+		ts.Defer(func() {
+			if err := host.Close(); err != nil {
+				t.Errorf("close host: %v", err)
+			}
+		})
+		ts.Setenv("FAASM_HOST", host.URL())
+		return nil
 	})
 }
 

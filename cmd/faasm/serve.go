@@ -26,6 +26,7 @@ type serveOptions struct {
 	logFormat    string
 	input        uint64
 	output       uint64
+	stateQuota   uint64
 	host         daemon.Options
 }
 
@@ -44,10 +45,16 @@ from where AWS's own tools take them). Hosts trust what they find in it only if 
 written under their own cluster key, so the hosts of one registry must have the same
 key file.
 
-Anyone who can reach the listen address can run code on this host: it does not ask for
-credentials yet. It listens on the loopback address unless told otherwise.`,
+State that functions share has a global tier: a file in the data directory of a single
+host, or a Redis server (7.0 or later) or cluster that several hosts share (--state
+redis://...). A password in its URL is better given in $FAASM_STATE than on the command
+line, where other users of the machine see it.
+
+Anyone who can reach the listen address can run code on this host, and read and change
+state: it does not ask for credentials yet. It listens on the loopback address unless told otherwise.`,
 		Example: `  faasm serve --listen 0.0.0.0:8080 --data-dir /var/lib/faasm
   faasm serve --registry 's3://functions?region=eu-west-1' --cluster-key /etc/faasm/cluster.key
+  faasm serve --state rediss://faasm:secret@store:6380 --state-ca /etc/faasm/store.pem
   faasm serve --profile dense --memory-budget 2GiB`,
 		Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error { return e.serve(cmd.Context(), o) },
@@ -66,6 +73,10 @@ func (o *serveOptions) define(f *pflag.FlagSet, environ []string) {
 	durationVar(f, &o.host.RegistryRefresh, "registry-refresh", 5*time.Second, "time between two looks at what other hosts have deployed to a registry that is a URL")
 	sizeVar(f, &o.host.MemoryBudget, "memory-budget", 0, "how much code, snapshots and idle regions may stay in memory between calls (default a quarter of the machine's memory)")
 	f.StringVar(&o.host.Profile, "profile", profileFast, "what to be best at: fast, or dense for more Faaslets in less address space (256 MiB for each, with slower memory accesses)")
+	f.StringVar(&o.host.State, "state", "", "`URL` of the global tier of state, redis or rediss; hosts with the same URL share state (default state.db in the data directory)")
+	f.StringVar(&o.host.StateCA, "state-ca", "", "`file` with the certificates, in PEM, that the server of a rediss URL may be signed by (default those of the system)")
+	sizeVar(f, &o.host.StateMemory, "state-memory", 0, "how much memory state may take on this host, half of it that of one tenant (default a quarter of the machine's memory)")
+	sizeVar(f, &o.stateQuota, "state-quota", 0, "how much a tenant may store in the global tier; 0 is as much as there is room for")
 	durationVar(f, &o.host.InitTimeout, "init-timeout", time.Minute, "limit of the time of a function's initialisation, when it is deployed")
 	sizeVar(f, &o.host.MemoryDefault, "default-memory", 64<<20, "memory limit of a function that is deployed without one")
 	sizeVar(f, &o.host.MemoryMax, "max-memory", 4<<30-64<<10, "highest memory limit that a function can have")
@@ -94,6 +105,8 @@ func (o *serveOptions) check() error {
 		return fmt.Errorf("log format %q is neither text nor json", o.logFormat)
 	case o.input > 1<<40 || o.output > 1<<32:
 		return errors.New("--max-input or --max-output is larger than any memory could hold")
+	case o.stateQuota > 1<<60:
+		return errors.New("--state-quota is larger than any store could hold")
 	case o.host.Profile != profileFast && o.host.Profile != profileDense:
 		return fmt.Errorf("profile %q is neither fast nor dense", o.host.Profile)
 	case o.host.KeepVersions < 1:
@@ -138,7 +151,7 @@ func (e *env) serve(ctx context.Context, o serveOptions) error {
 	}
 	o.host.Registry = cmp.Or(o.host.Registry, filepath.Join(o.host.DataDir, "registry"))
 	o.host.ClusterKey = cmp.Or(o.host.ClusterKey, filepath.Join(o.host.DataDir, "cluster.key"))
-	o.host.InputMax, o.host.OutputMax = int64(o.input), int(o.output)
+	o.host.InputMax, o.host.OutputMax, o.host.StateQuota = int64(o.input), int(o.output), int64(o.stateQuota)
 	v := buildVersion()
 	o.host.Version, o.host.Commit = v.Version, v.Commit
 
@@ -152,13 +165,14 @@ func (e *env) serve(ctx context.Context, o serveOptions) error {
 	h, err := daemon.New(o.host)
 	if err != nil {
 		listener.Close()
-		return err
+		// A store that does not answer is not the host that other verbs speak to.
+		return &exitError{status: statusFailure, err: err}
 	}
 	log := o.host.Log
 	if newKey != "" {
 		log.Warn("a new cluster key was made; the other hosts of this registry need it too", "file", newKey, "remedy", "copy the file to each of them and name it with --cluster-key")
 	}
-	log.Info("host is ready", "url", "http://"+listener.Addr().String(), "data", o.host.DataDir, "version", v.Version, "pid", os.Getpid())
+	log.Info("host is ready", "url", "http://"+listener.Addr().String(), "data", o.host.DataDir, "state", h.Info().State, "version", v.Version, "pid", os.Getpid())
 
 	server := h.Server()
 	served := make(chan error, 1)

@@ -45,6 +45,9 @@ func TestServe_refusedSettings(t *testing.T) {
 		{"--registry-refresh=5", "has no unit"},
 		{"--registry-refresh=0s", "is not above zero"},
 		{"--max-input=2TiB", "larger than any memory"},
+		{"--state-memory=-1", `size "-1" is not like`},
+		{"--state-quota=1GB", "write 1GiB"},
+		{"--state-quota=2EiB", "larger than any store"},
 		{"--log-format=xml", "neither text nor json"},
 	} {
 		if _, err := parseServe(t, []string{test.arg}, nil, ""); err == nil || !strings.Contains(err.Error(), test.want) {
@@ -58,13 +61,17 @@ func TestServe_refusedSettings(t *testing.T) {
 func TestServe_settingsReachTheHost(t *testing.T) {
 	options := func(o serveOptions) daemon.Options {
 		return daemon.Options{Registry: o.host.Registry, ClusterKey: o.host.ClusterKey, KeepVersions: o.host.KeepVersions,
-			RegistryRefresh: o.host.RegistryRefresh, InitTimeout: o.host.InitTimeout, MemoryBudget: o.host.MemoryBudget, Profile: o.host.Profile}
+			RegistryRefresh: o.host.RegistryRefresh, InitTimeout: o.host.InitTimeout, MemoryBudget: o.host.MemoryBudget, Profile: o.host.Profile,
+			State: o.host.State, StateCA: o.host.StateCA, StateMemory: o.host.StateMemory, StateQuota: int64(o.stateQuota)}
 	}
 	args := []string{"--registry=s3://flag", "--cluster-key=flag.key", "--keep-versions=1", "--registry-refresh=1s",
-		"--init-timeout=11s", "--memory-budget=1GiB", "--profile=dense"}
+		"--init-timeout=11s", "--memory-budget=1GiB", "--profile=dense",
+		"--state=rediss://flag", "--state-ca=flag.pem", "--state-memory=1MiB", "--state-quota=1KiB"}
 	environ := []string{"FAASM_REGISTRY=s3://env", "FAASM_CLUSTER_KEY=env.key", "FAASM_KEEP_VERSIONS=2", "FAASM_REGISTRY_REFRESH=2s",
-		"FAASM_INIT_TIMEOUT=12s", "FAASM_MEMORY_BUDGET=2GiB", "FAASM_PROFILE=dense"}
-	file := "registry = s3://file\ncluster-key = file.key\nkeep-versions = 3\nregistry-refresh = 3s\ninit-timeout = 13s\nmemory-budget = 3GiB\nprofile = dense\n"
+		"FAASM_INIT_TIMEOUT=12s", "FAASM_MEMORY_BUDGET=2GiB", "FAASM_PROFILE=dense",
+		"FAASM_STATE=rediss://env", "FAASM_STATE_CA=env.pem", "FAASM_STATE_MEMORY=2MiB", "FAASM_STATE_QUOTA=2KiB"}
+	file := "registry = s3://file\ncluster-key = file.key\nkeep-versions = 3\nregistry-refresh = 3s\ninit-timeout = 13s\nmemory-budget = 3GiB\nprofile = dense\n" +
+		"state = rediss://file\nstate-ca = file.pem\nstate-memory = 3MiB\nstate-quota = 3KiB\n"
 	for _, test := range []struct {
 		name          string
 		args, environ []string
@@ -72,11 +79,14 @@ func TestServe_settingsReachTheHost(t *testing.T) {
 		want          daemon.Options
 	}{
 		{"command line", args, environ, file, daemon.Options{Registry: "s3://flag", ClusterKey: "flag.key", KeepVersions: 1,
-			RegistryRefresh: time.Second, InitTimeout: 11 * time.Second, MemoryBudget: 1 << 30, Profile: "dense"}},
+			RegistryRefresh: time.Second, InitTimeout: 11 * time.Second, MemoryBudget: 1 << 30, Profile: "dense",
+			State: "rediss://flag", StateCA: "flag.pem", StateMemory: 1 << 20, StateQuota: 1 << 10}},
 		{"environment", nil, environ, file, daemon.Options{Registry: "s3://env", ClusterKey: "env.key", KeepVersions: 2,
-			RegistryRefresh: 2 * time.Second, InitTimeout: 12 * time.Second, MemoryBudget: 2 << 30, Profile: "dense"}},
+			RegistryRefresh: 2 * time.Second, InitTimeout: 12 * time.Second, MemoryBudget: 2 << 30, Profile: "dense",
+			State: "rediss://env", StateCA: "env.pem", StateMemory: 2 << 20, StateQuota: 2 << 10}},
 		{"file", nil, nil, file, daemon.Options{Registry: "s3://file", ClusterKey: "file.key", KeepVersions: 3,
-			RegistryRefresh: 3 * time.Second, InitTimeout: 13 * time.Second, MemoryBudget: 3 << 30, Profile: "dense"}},
+			RegistryRefresh: 3 * time.Second, InitTimeout: 13 * time.Second, MemoryBudget: 3 << 30, Profile: "dense",
+			State: "rediss://file", StateCA: "file.pem", StateMemory: 3 << 20, StateQuota: 3 << 10}},
 		{"defaults", nil, nil, "", daemon.Options{KeepVersions: 10, RegistryRefresh: 5 * time.Second, InitTimeout: time.Minute, Profile: "fast"}},
 	} {
 		o, err := parseServe(t, test.args, test.environ, test.file)

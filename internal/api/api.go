@@ -50,12 +50,25 @@ type Options struct {
 	// they are read until their request is answered; beyond it requests are refused
 	// as overloaded. Zero: BodyBytesInFlightMaxDefault.
 	BodyBytesInFlightMax int64
+
+	// SpoolDir is where values that are too large for memory wait until they have come
+	// whole, in files without names. Empty: the system's directory for temporary files.
+	SpoolDir string
+
+	// SpoolBytesMax bounds such a value, and all of them together. Zero:
+	// SpoolBytesMaxDefault.
+	SpoolBytesMax int64
+
+	// StateQuotaBytes is what a tenant may store in the global tier, for listings to tell.
+	// Zero: no quota.
+	StateQuotaBytes int64
 }
 
 const (
 	InputBytesMaxDefault        = 64 << 20
 	ModuleBytesMaxDefault       = 256 << 20
 	BodyBytesInFlightMaxDefault = 1 << 30
+	SpoolBytesMaxDefault        = 16 << 30
 )
 
 // Handler serves the HTTP interface. It is an http.Handler.
@@ -65,13 +78,19 @@ type Handler struct {
 	log    *slog.Logger
 	opts   Options // defaults filled in
 	mux    *http.ServeMux
-	lost   *endpoint // for paths that the mux must not see
-	cross  *endpoint // for requests that pages of other sites make
+	keyed  map[string]keyRoute // by the path before the tenant
+	dotted *endpoint           // for keys with steps in them
+	lost   *endpoint           // for paths that the mux must not see
+	cross  *endpoint           // for requests that pages of other sites make
 	scrape http.Handler
 
 	inFlight  prometheus.Gauge
 	bodies    atomic.Int64 // bytes, bounded by opts.BodyBytesInFlightMax
+	spooled   atomic.Int64 // bytes, bounded by opts.SpoolBytesMax
 	followers atomic.Int64 // followed logs, bounded by followersMax
+	holders   atomic.Int64 // locks that are held or waited for, bounded by holdersMax
+
+	stateLogged atomic.Int64 // when the state store's failure was last logged, in Unix seconds
 
 	// streams is done when waits and followed logs must end; see EndStreams.
 	streams    context.Context
@@ -106,6 +125,11 @@ var routes = []route{
 	{"GET", "/v1/functions/{tenant}/{function}/versions", (*Handler).handleGetVersions},
 	{"POST", "/v1/functions/{tenant}/{function}/rollback", (*Handler).handlePostRollback},
 	{"POST", "/v1/functions/{tenant}/{function}/warm", (*Handler).handlePostWarm},
+	{"GET", "/v1/state/{tenant}", (*Handler).handleListState},
+	{"GET", "/v1/state/{tenant}/{key}", (*Handler).handleGetState},
+	{"PUT", "/v1/state/{tenant}/{key}", (*Handler).handlePutState},
+	{"DELETE", "/v1/state/{tenant}/{key}", (*Handler).handleDeleteState},
+	{"POST", "/v1/locks/{tenant}/{key}", (*Handler).handlePostLock},
 	{"POST", "/v1/collect", (*Handler).handlePostCollect},
 	{"GET", "/v1/host", (*Handler).handleGetHost},
 	{"GET", "/problems/{code}", (*Handler).handleGetProblem},
@@ -133,11 +157,15 @@ func New(host Host, opts Options) *Handler {
 	if opts.BodyBytesInFlightMax == 0 {
 		opts.BodyBytesInFlightMax = BodyBytesInFlightMaxDefault
 	}
+	if opts.SpoolBytesMax == 0 {
+		opts.SpoolBytesMax = SpoolBytesMaxDefault
+	}
 	h := &Handler{
 		host:         host,
 		log:          opts.Log,
 		opts:         opts,
 		mux:          http.NewServeMux(),
+		keyed:        map[string]keyRoute{},
 		requestIDTag: newRequestIDTag(),
 	}
 	h.streams, h.endStreams = context.WithCancel(context.Background())
@@ -149,24 +177,38 @@ func New(host Host, opts Options) *Handler {
 	})
 	h.lost = &endpoint{h: h, handle: handleLost, metrics: m.route("none")}
 	h.cross = &endpoint{h: h, handle: handleCross, metrics: h.lost.metrics}
+	h.dotted = &endpoint{h: h, handle: handleDotted, metrics: h.lost.metrics}
 	h.mux.Handle("/", h.lost)
 	allowed := map[string][]string{}
 	for _, rt := range routes {
 		name := rt.method + " " + rt.pattern
-		h.mux.Handle(name, &endpoint{h: h, handle: rt.handle, metrics: m.route(name)})
+		h.handle(rt.method, rt.pattern, &endpoint{h: h, handle: rt.handle, metrics: m.route(name)})
 		allowed[rt.pattern] = append(allowed[rt.pattern], rt.method)
 		if rt.method == http.MethodGet {
 			allowed[rt.pattern] = append(allowed[rt.pattern], http.MethodHead)
 		}
 	}
 	for pattern, methods := range allowed {
-		h.mux.Handle(pattern, &endpoint{h: h, handle: handleOtherMethod(append(methods, http.MethodOptions)), metrics: m.route(pattern)})
+		h.handle("", pattern, &endpoint{h: h, handle: handleOtherMethod(append(methods, http.MethodOptions)), metrics: m.route(pattern)})
 	}
 	return h
 }
 
+// handle puts an endpoint where requests find it. The empty method is any other.
+func (h *Handler) handle(method, pattern string, e *endpoint) {
+	if root, ok := strings.CutSuffix(pattern, "{tenant}/{key}"); ok {
+		if h.keyed[root] == nil {
+			h.keyed[root] = keyRoute{}
+		}
+		h.keyed[root][method] = e
+		return
+	}
+	h.mux.Handle(strings.TrimSpace(method+" "+pattern), e)
+}
+
 // EndStreams ends the requests that wait for something to happen: a long poll is
-// answered with the state there is, and a followed log ends. Calls go on.
+// answered with the state there is, a followed log ends, and a lock is let go of. Calls
+// go on.
 // Server.Shutdown does it.
 func (h *Handler) EndStreams() { h.endStreams() }
 
@@ -186,9 +228,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.cross.ServeHTTP(w, r)
 		return
 	}
+	p := r.URL.EscapedPath()
+	if e := h.keyEndpoint(r, p); e != nil {
+		e.ServeHTTP(w, r)
+		return
+	}
 	// The mux would answer a path with empty or dot segments with a redirect to the
 	// cleaned one. Here that is never meant: it is a name that was empty.
-	if p := r.URL.EscapedPath(); !cleanPath(p) {
+	if !cleanPath(p) {
 		h.lost.ServeHTTP(w, r)
 		return
 	}
@@ -301,7 +348,7 @@ func (h *Handler) panicked(rec *recorder, r *http.Request, v any) {
 // done is to cut it off.
 func (h *Handler) fail(rec *recorder, r *http.Request, err error) {
 	if rec.status != 0 {
-		if r.Context().Err() == nil && !errors.Is(err, errSlowClient) {
+		if r.Context().Err() == nil && !errors.Is(err, errSlowClient) && !errors.Is(err, errValueChanged) {
 			h.log.Error("reply cut off", "method", r.Method, "path", r.URL.Path, "err", err)
 		}
 		rec.cut = true

@@ -43,6 +43,7 @@ type fakeHost struct {
 	filters   []call.Filter
 	lines     []call.Line    // of every function
 	more      chan call.Line // what FollowLogs hands on
+	state     *fakeState     // nil but after serveState
 	following chan struct{}  // gets one when FollowLogs waits
 	unfollows chan struct{}  // gets one when FollowLogs ends
 }
@@ -74,7 +75,8 @@ func newFakeHost() *fakeHost {
 		following: make(chan struct{}, 1),
 		unfollows: make(chan struct{}, 1),
 		info: client.HostInfo{Version: "0.1.0", Commit: "abc1234", Cores: 2, Started: epoch, Tenants: 1, Functions: 3, CallsQueued: 4, CallsRunning: 5,
-			Profile: "dense", MemoryBudgetBytes: 1 << 33, ResidentBytes: 1 << 20, ResidentFunctions: 2, RegionsIdle: 6},
+			Profile: "dense", MemoryBudgetBytes: 1 << 33, ResidentBytes: 1 << 20, ResidentFunctions: 2, RegionsIdle: 6,
+			State: "redis://store:6379", StateReplicas: 7, StateMemoryBytes: 8 << 20, StateMemoryMax: 9 << 30, StateQuotaBytes: 10 << 30},
 	}
 }
 
@@ -356,6 +358,8 @@ func (f *fakeHost) FollowLogs(ctx context.Context, tenant, function string, tail
 		}
 	}, nil
 }
+
+func (f *fakeHost) State() api.State { return f.state }
 
 func (f *fakeHost) Ready() error {
 	f.mu.Lock()

@@ -2,11 +2,13 @@ package api
 
 import (
 	"context"
+	"io"
 	"iter"
 	"time"
 
 	"github.com/faasm-go/faasm/client"
 	"github.com/faasm-go/faasm/internal/call"
+	"github.com/faasm-go/faasm/internal/state/global"
 )
 
 // Host is what the HTTP interface stands in front of. The daemon implements it; the
@@ -88,11 +90,26 @@ type Host interface {
 	// or the loop is left.
 	FollowLogs(ctx context.Context, tenant, function string, tail int) (iter.Seq[call.Line], error)
 
+	// State is people's access to state. It is the same at each call.
+	State() State
+
 	// Ready returns nil if the host takes calls, else why not (Draining).
 	Ready() error
 
 	// Info returns the host's basic facts.
 	Info() client.HostInfo
+}
+
+// State is people's access to the global tier, as state.Tier has it, with the errors of
+// packages state and global. Tenants, keys and bounds have been checked.
+type State interface {
+	Stat(ctx context.Context, key global.Key) (global.Info, error)
+	Read(ctx context.Context, key global.Key, off int64, dst []byte) (int, global.Info, error)
+	Put(ctx context.Context, key global.Key, size int64, src io.ReaderAt, c global.Condition) (global.Info, error)
+	Delete(ctx context.Context, key global.Key, c global.Condition) error
+	List(ctx context.Context, tenant, prefix, after string, limit int) ([]global.Entry, error)
+	Usage(ctx context.Context, tenant string) (global.Usage, error)
+	Lock(ctx context.Context, key global.Key, mode global.LockMode) (*global.Lease, error)
 }
 
 // Invocation is a call as a client asks for it.

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,6 +27,8 @@ import (
 	"github.com/faasm-go/faasm/internal/linux"
 	"github.com/faasm-go/faasm/internal/sched"
 	"github.com/faasm-go/faasm/internal/seal"
+	"github.com/faasm-go/faasm/internal/state"
+	"github.com/faasm-go/faasm/internal/state/global"
 	"github.com/faasm-go/faasm/internal/vmem"
 )
 
@@ -47,6 +50,12 @@ type Options struct {
 	InitTimeout     time.Duration // of an upload's initialisation; 60 s
 	MemoryBudget    uint64        // bytes of code, images and idle regions kept resident; a quarter of the machine's memory
 	Profile         string        // "fast" or "dense": how much address space a Faaslet has; fast
+
+	State       string       // URL of the global tier of state, redis or rediss; state.db in DataDir
+	StateCA     string       // file with the certificates that a rediss server's may be signed by; those of the system
+	StateMemory uint64       // bytes of replicas of state, half of them of one tenant; a quarter of the machine's memory
+	StateQuota  int64        // bytes that a tenant may store in the global tier; as many as there is room for
+	Store       global.Store // the global tier, instead of State; the caller closes it after the host
 
 	Sched   sched.Options
 	Log     *slog.Logger // nil: discarded
@@ -118,6 +127,9 @@ func (o Options) withDefaults() Options {
 	if o.MemoryBudget == 0 {
 		o.MemoryBudget = defaultBudget()
 	}
+	if o.StateMemory == 0 {
+		o.StateMemory = defaultBudget()
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -136,12 +148,21 @@ func (o Options) validate() error {
 		return fmt.Errorf("default memory limit of %d bytes exceeds the maximum, %d", o.MemoryDefault, o.MemoryMax)
 	case o.TimeoutDefault > o.TimeoutMax:
 		return fmt.Errorf("default timeout of %v exceeds the maximum, %v", o.TimeoutDefault, o.TimeoutMax)
-	case o.TimeoutDefault < 0 || o.Retention < 0 || o.InputMax < 0 || o.OutputMax < 0 ||
+	case o.StateCA != "" && !strings.HasPrefix(o.State, "rediss://"):
+		return errors.New("certificates of the state store are for rediss locations only")
+	case o.TimeoutDefault < 0 || o.StateQuota < 0 || o.Retention < 0 || o.InputMax < 0 || o.OutputMax < 0 ||
 		o.KeepVersions < 0 || o.RegistryRefresh < 0 || o.InitTimeout < 0:
 		return errors.New("limits must not be negative")
 	}
+	if o.State != "" {
+		_, err := stateURL(o.State)
+		return err
+	}
 	return nil
 }
+
+// spoolDir is where bodies wait that are too large for memory, in files without names.
+func (o Options) spoolDir() string { return filepath.Join(o.DataDir, "tmp") }
 
 // Host is one running host. It implements api.Host.
 type Host struct {
@@ -150,6 +171,8 @@ type Host struct {
 	started time.Time
 
 	runtime   *faaslet.Runtime
+	store     global.Store // closed by state
+	state     *state.Tier
 	functions functions
 	sched     *sched.Scheduler
 	calls     call.Table
@@ -175,7 +198,7 @@ func New(opts Options) (h *Host, err error) {
 	if err := opts.validate(); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(opts.DataDir, 0o700); err != nil {
+	if err := os.MkdirAll(opts.spoolDir(), 0o700); err != nil {
 		return nil, fmt.Errorf("make data directory: %w", err)
 	}
 	h = &Host{opts: opts, log: opts.Log, started: time.Now()}
@@ -207,6 +230,10 @@ func New(opts Options) (h *Host, err error) {
 		return nil, err
 	}
 	undo = append(undo, h.runtime.Close)
+	if err = h.openState(context.Background()); err != nil {
+		return nil, err
+	}
+	undo = append(undo, h.state.Close)
 	if opts.Sched.LiveMax == 0 {
 		opts.Sched.LiveMax = liveMax(h.log, opts.Profile)
 	}
@@ -214,7 +241,7 @@ func New(opts Options) (h *Host, err error) {
 		return nil, err
 	}
 	h.logs = call.NewLogBuffer(call.LogBufferOptions{})
-	h.world = faaslet.World{Host: h, Logs: h.logs, Trace: opts.Trace}
+	h.world = faaslet.World{Host: h, State: h.state, Logs: h.logs, Trace: opts.Trace}
 	ctx, stop := context.WithCancel(context.Background())
 	h.ctx, h.stop = ctx, stop
 	undo = append(undo, func() error { stop(); return nil })
@@ -229,6 +256,7 @@ func New(opts Options) (h *Host, err error) {
 	h.wg.Go(h.sweepLoop)
 	h.wg.Go(h.residentLoop)
 	h.wg.Go(h.collectLoop)
+	h.wg.Go(h.stateSweepLoop)
 	if h.functions.store.Shared() {
 		h.wg.Go(h.refreshLoop)
 	}
@@ -270,7 +298,8 @@ func liveMax(log *slog.Logger, profile string) int {
 
 // Handler is the host's HTTP interface.
 func (h *Host) Handler() *api.Handler {
-	return api.New(h, api.Options{Log: h.log, Registry: h.metrics, InputBytesMax: h.opts.InputMax})
+	return api.New(h, api.Options{Log: h.log, Registry: h.metrics, InputBytesMax: h.opts.InputMax,
+		SpoolDir: h.opts.spoolDir(), StateQuotaBytes: h.opts.StateQuota})
 }
 
 // Server is a server for the host's HTTP interface.
@@ -306,7 +335,7 @@ func (h *Host) Close() error {
 	h.calls.EachLive(func(c *call.Call) { c.Cancel(call.HostLost) })
 	h.sched.Close()
 	h.wg.Wait()
-	return errors.Join(h.functions.close(), h.runtime.Close(), h.durable.Close())
+	return errors.Join(h.functions.close(), h.state.Close(), h.runtime.Close(), h.durable.Close())
 }
 
 // Ready tells whether the host takes calls.
@@ -324,11 +353,14 @@ func (h *Host) Info() client.HostInfo {
 	st := h.sched.Stats()
 	tenants, functions := h.functions.count()
 	_, idle := h.functions.regions()
+	replicas := h.state.Stats()
 	return client.HostInfo{
 		Version: h.opts.Version, Commit: h.opts.Commit, Cores: cores(), Started: h.started.UTC(),
 		Tenants: tenants, Functions: functions, CallsQueued: st.Waiting, CallsRunning: st.Live,
 		Profile: h.opts.Profile, MemoryBudgetBytes: h.opts.MemoryBudget, ResidentBytes: h.functions.resident.bytes(),
 		ResidentFunctions: h.functions.resident.count(), RegionsIdle: idle,
+		State: stateName(h.opts.State), StateReplicas: replicas.Replicas, StateMemoryBytes: replicas.MemoryBytes,
+		StateMemoryMax: h.opts.StateMemory, StateQuotaBytes: h.opts.StateQuota,
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/faasm-go/faasm/internal/call"
+	"github.com/faasm-go/faasm/internal/state/global"
 )
 
 // newMetrics makes the registry that /metrics shows. What is counted on the path of a call
@@ -35,6 +36,15 @@ func newMetrics(h *Host) *prometheus.Registry {
 	for how := range h.functions.loads {
 		counter("functions_loaded_total", "Functions whose code was loaded, by what had to be done.", prometheus.Labels{"how": loadedHow(how).String()}, &h.functions.loads[how])
 	}
+	gauge("state_replicas", "Values of state that are in this host's memory.", func() float64 { return float64(h.state.Stats().Replicas) })
+	gauge("state_memory_bytes", "What they take, with what is kept to find their changes.", func() float64 { return float64(h.state.Stats().MemoryBytes) })
+	gauge("state_memory_max_bytes", "What they may take.", func() float64 { return float64(h.opts.StateMemory) })
+	moved := func(name, help string, value func(global.Moved) uint64) {
+		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "faasm", Name: name, Help: help},
+			func() float64 { return float64(value(h.store.Moved())) }))
+	}
+	moved("state_sent_bytes_total", "Bytes of values that went to the global tier.", func(m global.Moved) uint64 { return m.Sent })
+	moved("state_received_bytes_total", "Bytes of values that came from the global tier.", func(m global.Moved) uint64 { return m.Received })
 	gauge("functions", "Functions deployed.", func() float64 { _, n := h.functions.count(); return float64(n) })
 	for o := range h.outcomes {
 		counter("calls_total", "Calls that have ended, chained ones included, by outcome.",
