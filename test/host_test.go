@@ -5,6 +5,7 @@ package test
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -25,6 +26,11 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if *historyHosts != "" {
+		fmt.Fprintln(os.Stderr, serveHistoryHosts(*historyHosts))
+		os.Exit(1)
+	}
 	dir, err := os.MkdirTemp("", "faasm-test-")
 	if err != nil {
 		panic(err)

@@ -24,7 +24,7 @@ FAASM_TARGET := --target=wasm32-wasi
 FAASM_CC := $(CC) $(FAASM_TARGET)
 FAASM_CXX := $(CXX) $(FAASM_TARGET)
 FAASM_CFLAGS := -O2 -msimd128 -I$(FAASM_DIR)/include
-FAASM_CXXFLAGS := $(FAASM_CFLAGS) -fno-exceptions
+FAASM_CXXFLAGS := $(FAASM_CFLAGS) -I$(FAASM_DIR)/../cpp/include -fno-exceptions
 
 # The stack is first in memory, so that an overflow traps and does not overwrite data. It is
 # also the greater part of a small function's memory: set FAASM_STACK (bytes, a multiple of
