@@ -34,7 +34,7 @@ race: setup
 test: check race
 	$(GO) test ./bench/... ./workloads/... ./test/...
 
-BENCHES := fresh churn density call chain interrupt compute
+BENCHES := fresh churn density call chain interrupt compute state
 
 bench: build
 	@for b in $(BENCHES); do echo "bench $$b"; bin/faasm bench $$b --json >bench/results/$$b.new || exit 1; \

@@ -114,6 +114,7 @@ var Benches = []Bench{
 	{"density", "what a live Faaslet takes of memory, and how many there can be", density},
 	{"call", "a warm no-op over HTTP, beside a bare net/http handler", callBench},
 	{"chain", "chain and await on one host; 20,000 blocked Faaslets", chain},
+	{"state", "shared values: mapping, speed, passing data, pull and push beside Redis, locks", stateBench},
 	{"interrupt", "from a deadline to the stop of each kind of runaway guest; a neighbour's latency", interrupt},
 	{"compute", "numeric kernels over native code; what the gates cost", computeBench},
 }

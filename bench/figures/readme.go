@@ -68,6 +68,14 @@ func number(v float64, unit string) string {
 		return number(v/1000, "us")
 	case "ms":
 		return number(v*1000, "us")
+	case "B":
+		switch {
+		case v >= 1e6:
+			return digits(v/1e6) + " MB"
+		case v >= 1e3:
+			return digits(v/1e3) + " KB"
+		}
+		return digits(v) + " bytes"
 	case "KB":
 		if v >= 1000 {
 			return digits(v/1000) + " MB"
@@ -114,10 +122,23 @@ var rows = [][4]string{
 	{"memory of a live Faaslet, blocked in a host call", "**{density.pss_per_faaslet:KB}** PSS with {density.live} in one process", "dense profile: {density_dense.pss_per_faaslet:KB} with {density_dense.live}; the paper: 90 KB", "density"},
 	{"chain a no-op on the same host and await it", "**{chain.chain_await_p50:us}** p50, {chain.chain_await_p99:us} p99", "1,000 at once: {chain.fanout_1000:ms}", "chain"},
 	{"{chain.blocked} Faaslets blocked in `await_call`", "**{chain.blocked_threads} OS threads**", "{chain.blocked_pss:KB} each, with what they await", "chain"},
+	{"`get_state` of a value that is mapped", "**{state.get_mapped_p50:us}** p50, {state.get_mapped_p99:us} p99", "to map one of 64 KiB: {state.map_64kib_p50:us}; of 16 MiB: {state.map_16mib_p50:us}, and {state.map_16mib_touched_p50:us} until each page was read", "state"},
+	{"a guest copies from and to a shared value of 16 MiB", "**{state.guest_read_over_memcpy}** and **{state.guest_write_over_memcpy}** of native `memcpy`", "", "state"},
+	{"pull and push a value of 1 MiB over Redis, 8 callers", "**{state.pull_over_redis}** and **{state.push_over_redis}** of `redis-benchmark`'s GET and SET", "64 KiB: {state.pull_over_redis_64kib} and {state.push_over_redis_64kib}; one caller: {state.pull_over_redis_1caller} and {state.push_over_redis_1caller}; 16 MiB: {state.pull_over_redis_16mib} and {state.push_over_redis_16mib}", "state"},
+	{"push the changed bytes of 16 MiB, one in each hundredth page", "{state.push_16mib_partial:us}, {state.wire_16mib_partial:B} to Redis", "push all of it: {state.push_16mib_full:us}, {state.wire_16mib_full:B}", "state"},
+	{"a lock is handed from one Faaslet to another", "on a host {state.lock_local_p50:us} p50, {state.lock_local_p99:us} p99", "a global one over Redis: {state.lock_global_p50:us} p50, {state.lock_global_p99:us} p99", "state"},
 	{"a runaway guest ends after its deadline (p99)", "spinning {interrupt.stop_spin_mem_p99:ms}, recursing {interrupt.stop_recurse_p99:ms}, blocked {interrupt.stop_blocked_p99:ms}, in `memory.fill` of 64 MiB {interrupt.stop_fill_p99:ms}", "", "interrupt"},
 	{"a neighbour's no-op while another tenant spins (p99)", "{interrupt.neighbour_p99:ms}", "{interrupt.neighbour_alone_p99:ms} alone", "interrupt"},
 	{"36 numeric kernels over native `clang -O3` (geometric mean)", "**{compute.geomean_over_native}**; the worst {compute.worst_over_native}", "Wasmtime with epoch checks: {compute.geomean_with_epochs}; what our gates cost: {compute.gate_cost}", "compute"},
 	{"a warm no-op over HTTP, 8 connections", "{call.http_rps} a second, p50 {call.http_p50:us}, p99 {call.http_p99:us}", "a bare `net/http` handler: {call.bare_rps} a second, p50 {call.bare_p50:us}, p99 {call.bare_p99:us}: **{call.http_over_bare}** of it", "call"},
+}
+
+// passes are the rows of the table that tells how data gets from one function to another:
+// shared memory, chained input, the global tier in Redis, HTTP.
+var passes = [][5]string{
+	{"1 KiB", "{state.pass_1kib_shared:us}", "{state.pass_1kib_chain:us}", "{state.pass_1kib_redis:us}", "{state.pass_1kib_http:us}"},
+	{"1 MiB", "{state.pass_1mib_shared:us}", "{state.pass_1mib_chain:us}", "{state.pass_1mib_redis:us}", "{state.pass_1mib_http:us}"},
+	{"64 MiB", "{state.pass_64mib_shared:us}", "{state.pass_64mib_chain:us}", "{state.pass_64mib_redis:us}", "{state.pass_64mib_http:us}"},
 }
 
 // sandboxes are the rows of the second table, which has the columns of the paper's Table 3:
@@ -140,6 +161,15 @@ func (r results) markdown() string {
 	out.WriteString("| what | figure | beside it, in the same run | command |\n|---|---|---|---|\n")
 	for _, row := range rows {
 		fmt.Fprintf(&out, "| %s | %s | %s | `faasm bench %s` |\n", r.cell(row[0]), r.cell(row[1]), r.cell(row[2]), row[3])
+	}
+	out.WriteString("\nFrom one function to another, until the other has seen each page (`faasm bench state`):\n\n")
+	out.WriteString("| | shared value | input of a chained call | push to Redis, pull on another host | HTTP |\n|---|---|---|---|---|\n")
+	for _, row := range passes {
+		out.WriteString("|")
+		for _, c := range row {
+			fmt.Fprintf(&out, " %s |", r.cell(c))
+		}
+		out.WriteString("\n")
 	}
 	out.WriteString("\nA no-op in each kind of sandbox, with the columns of the paper's Table 3:\n\n")
 	out.WriteString("| | initialisation | CPU time | PSS | RSS | capacity |\n|---|---|---|---|---|---|\n")
