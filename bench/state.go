@@ -395,7 +395,7 @@ func passOverHTTP(ctx context.Context, r *Run) error {
 }
 
 const (
-	handOvers = 2000
+	handOvers = 8000
 	// handOver takes and gives back a lock, again and again, and notes how long ago the other
 	// gave it back. The value has when that was, then who it was, 1 or 2, and from byte 20 on
 	// which of them are there: they begin together.
@@ -426,7 +426,7 @@ const (
 // lockHandOver times from the moment that one Faaslet is about to let go of a lock until
 // another, which waits for it, has it.
 func lockHandOver(r *Run, l *local, figure, lock, unlock string) error {
-	n := r.pick(handOvers, handOvers/10)
+	n := r.pick(handOvers, handOvers/4)
 	key := "l" + figure[len(figure)-3:]
 	if err := l.addState(figure, 2, key, "none", handOver, lock, unlock, n); err != nil {
 		return err

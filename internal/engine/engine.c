@@ -671,10 +671,7 @@ static int poll(fsl *f) {
   fsl *outer = current;
   current = f;
   f->event = -1;
-  int64_t cpu = f->measure_cpu ? nanoseconds(CLOCK_THREAD_CPUTIME_ID) : 0;
   bool finished = wasmtime_call_future_poll(f->future);
-  if (f->measure_cpu)
-    f->cpu_ns += nanoseconds(CLOCK_THREAD_CPUTIME_ID) - cpu;
   current = outer;
   if (!finished)
     return f->event;

@@ -62,8 +62,6 @@ typedef struct fsl {
   uint32_t clock_logical;
   int64_t clock_start; // CLOCK_MONOTONIC at the start of the call, ns
   int64_t start_ns;    // how long it took to instantiate and restore the module
-  int64_t cpu_ns;      // thread time spent in the guest, if measure_cpu
-  uint32_t measure_cpu;
 
   // The rest is engine.c's.
   int event, depth, stack_taken;

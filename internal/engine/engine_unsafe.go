@@ -474,13 +474,6 @@ func take(message *C.char) error {
 	return errors.New(C.GoString(message))
 }
 
-// MeasureCPU makes CPU count from now on. It costs two reads of the thread's clock, some
-// 0.5 us, each time the guest is entered.
-func (i Instance) MeasureCPU() { i.c.measure_cpu = 1 }
-
-// CPU is the thread time spent in the guest and in Wasmtime on its behalf.
-func (i Instance) CPU() time.Duration { return time.Duration(i.c.cpu_ns) }
-
 // StartTime is how long it took to instantiate the module and to restore it.
 func (i Instance) StartTime() time.Duration { return time.Duration(i.c.start_ns) }
 

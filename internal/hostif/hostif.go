@@ -46,6 +46,8 @@ type Driver interface {
 	// Trapped. It serves the host calls that the guest code makes meanwhile, and blocks
 	// where they wait.
 	Drive(engine.Event) engine.Event
+	// Rest runs wait, which blocks, inside a host call. It takes none of the guest's CPU time.
+	Rest(wait func())
 }
 
 // Limits bound what a guest can make the host hold on its behalf.
@@ -360,6 +362,6 @@ func await[R Errno | uint64](g *Guest, child *call.Call, then func(*call.Result)
 // block runs wait, which may block for something else than calls and time.
 func (g *Guest) block(wait func()) {
 	start := time.Now()
-	g.Host.Block(g.Call, false, wait)
+	g.Driver.Rest(func() { g.Host.Block(g.Call, false, wait) })
 	g.Blocked += time.Since(start)
 }

@@ -363,7 +363,7 @@ func runHistory(t *testing.T, kind statemodel.Kind, begin func() [statemodel.Hos
 		rounds++
 		unknown = append(unknown, h.Unknown()...)
 	}
-	t.Logf("seed %d: %d rounds, %d phases of calls; of %d calls the result is not known", *seed, rounds, total, len(unknown))
+	t.Logf("seed %d: %d rounds, %d phases of calls; of %d calls the result is not known; %d not checked to the end", *seed, rounds, total, len(unknown), undecided)
 	// What takes too long to check shows nothing, but is no fault.
 	if undecided > 1+rounds/10 {
 		t.Errorf("seed %d: %d of %d rounds were not checked to the end", *seed, undecided, rounds)

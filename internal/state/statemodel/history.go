@@ -309,9 +309,6 @@ func valuePhases(in input, e event, full bool) (out []input) {
 		}
 	case "push dirty", "push range":
 		in.dirty, in.part = true, e.Do == "push range"
-		if !in.part {
-			fillForPush() // if it was set as a whole
-		}
 		if e.Fenced {
 			break
 		}

@@ -16,3 +16,12 @@ func Sleep(d time.Duration) {
 	// An interrupted sleep is a short one, which whoever looks at the clock sees.
 	_ = unix.Nanosleep(&t, nil)
 }
+
+// ThreadTime is the CPU time that this thread has taken so far.
+func ThreadTime() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t); err != nil {
+		panic("BUG: read the thread's clock: " + err.Error())
+	}
+	return time.Duration(t.Nano())
+}
