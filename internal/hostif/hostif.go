@@ -81,7 +81,7 @@ type Guest struct {
 	MallocsOutput bool
 	// Table is the reserved name under which the module exports its table 0; empty if it
 	// has none.
-	Table string
+	Table  string
 	Driver Driver
 	// Trace, if set, is given a line for each host call and one for its answer.
 	Trace func(line string)

@@ -79,9 +79,9 @@ func (r *replica) mergeChanges(ctx context.Context, e global.Element, op global.
 		if len(run.operand) == 0 {
 			return nil
 		}
-		_, err := r.tier.store.Merge(ctx, r.key, run.off, e, op, run.operand, c)
+		info, err := r.tier.store.Merge(ctx, r.key, run.off, e, op, run.operand, c)
 		if err == nil {
-			r.pushed(run.chunks, sets)
+			r.pushed(run.chunks, sets, info)
 			run = mergeRun{}
 		}
 		return err

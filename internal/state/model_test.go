@@ -75,6 +75,7 @@ func (h *modelHost) pushRange(to []byte, off, n int) ([]byte, error) {
 	if h.from == originZeros {
 		h.from = originGlobal
 	}
+	pushed := false
 	for i := off; i < off+n; i++ {
 		if !h.dirty(i) {
 			continue
@@ -84,8 +85,19 @@ func (h *modelHost) pushRange(to []byte, off, n int) ([]byte, error) {
 		}
 		to = append(slices.Clone(to), make([]byte, max(i+1-len(to), 0))...)
 		to[i], h.base[i], h.forced[i] = h.value[i], h.value[i], false
+		pushed = true
+	}
+	if pushed {
+		h.sized(len(to))
 	}
 	return to, nil
+}
+
+// sized is told how large the global value is of which part was pushed or pulled.
+func (h *modelHost) sized(size int) {
+	if h.from == originSet && size == len(h.value) {
+		h.from = originGlobal
+	}
 }
 
 // mergeSum is Merge with Sum of Int32. Both values are of one size, if there are two.
@@ -210,6 +222,7 @@ func TestSession_model(t *testing.T) {
 					copy(m.value[off:off+n], truth[off:])
 					copy(m.base[off:off+n], truth[off:])
 					clear(m.forced[off : off+n])
+					m.sized(len(truth))
 				}
 			case "PushDirty":
 				got = s.PushDirty(name)

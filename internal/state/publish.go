@@ -65,6 +65,5 @@ func (s *Session) openPublished(key global.Key, latest bool) (*replica, error) {
 	}); err != nil {
 		return nil, err
 	}
-	s.tier.supersede(key, info.Version)
 	return s.tier.make(key, info.Version, originGlobal, info.Size)
 }

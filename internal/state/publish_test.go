@@ -1,6 +1,7 @@
 package state
 
 import (
+	"context"
 	"testing"
 
 	"github.com/faasm-go/faasm/internal/state/global"
@@ -90,4 +91,114 @@ func TestSession_View_publishedForgotten(t *testing.T) {
 		must(t, err)
 	}
 	wantBytes(t, "latest", view(t, b, "k", Access{Published: true}, 0, -1), pattern(10, global.PublishedKept-1))
+}
+
+// A session that asked for the latest version gets it, or a later one, even if another that
+// had heard of an older one is first or last to make this host's replica of it.
+func TestTier_make_olderVersion(t *testing.T) {
+	a, b := onTwoHosts(t)
+	var versions [3]uint64
+	for i := range versions {
+		must(t, a.Set("k", pattern(10, uint64(i))))
+		var err error
+		versions[i], err = a.Publish("k")
+		must(t, err)
+	}
+	key, tier := b.key("k"), b.tier
+	var had *replica // what was made and returned last
+	for _, row := range []struct {
+		heard, want int
+		mapped      bool
+	}{
+		{heard: 1, want: 1, mapped: true},
+		{heard: 0, want: 1},
+		{heard: 1, want: 1},
+		{heard: 2, want: 2},
+		{heard: 1, want: 2},
+	} {
+		r, err := tier.make(key, versions[row.heard], originGlobal, 10)
+		must(t, err)
+		if r.version != versions[row.want] {
+			t.Errorf("who heard of version %d got %d, want %d", versions[row.heard], r.version, versions[row.want])
+		}
+		if had != nil && had != r && had.version == r.version {
+			t.Errorf("version %d is on this host twice", r.version)
+		}
+		had = r
+		if row.mapped {
+			view(t, b, "k", Access{Published: true}, 0, -1)
+		}
+		tier.unpin(r)
+	}
+	wantBytes(t, "mapped all the time", view(t, b, "k", Access{Published: true}, 0, -1), pattern(10, 1))
+	wantBytes(t, "of the host", view(t, newSession(t, tier), "k", Access{Published: true}, 0, -1), pattern(10, 2))
+	if n := tier.Stats().Replicas; n != 1 {
+		t.Errorf("%d replicas, want the latest version", n)
+	}
+}
+
+// Two sessions of a host have heard of two versions, and make them in either order.
+func TestSession_View_publishedMeanwhile(t *testing.T) {
+	for _, olderFirst := range []bool{true, false} {
+		inner := newStore(t)
+		a := newSession(t, newTier(t, inner, Options{}))
+		store := &late{Store: inner, heard: make(chan struct{}), goOn: make(map[uint64]chan struct{})}
+		tier := newTier(t, store, Options{})
+		var done [2]chan []byte
+		var versions [2]uint64
+		for i := range done {
+			must(t, a.Set("k", pattern(10, uint64(i))))
+			var err error
+			versions[i], err = a.Publish("k")
+			must(t, err)
+			store.goOn[versions[i]] = make(chan struct{})
+			s := newSession(t, tier)
+			done[i] = make(chan []byte, 1)
+			go func() {
+				v, err := s.View("k", Access{Published: true, Pull: true}, 0, -1)
+				if err != nil {
+					t.Error(err)
+					done[i] <- nil
+					return
+				}
+				done[i] <- v.Memory.Bytes()[:v.Size]
+			}()
+			<-store.heard
+		}
+		var older, newer []byte
+		if olderFirst {
+			close(store.goOn[versions[0]])
+			older = <-done[0]
+		}
+		close(store.goOn[versions[1]])
+		newer = <-done[1]
+		wantBytes(t, "latest", newer, pattern(10, 1))
+		if !olderFirst {
+			close(store.goOn[versions[0]])
+			older = <-done[0]
+			wantBytes(t, "later than what it heard of", older, pattern(10, 1))
+		} else {
+			wantBytes(t, "what it has mapped", older, pattern(10, 0))
+		}
+		wantBytes(t, "of the host", view(t, newSession(t, tier), "k", Access{Published: true}, 0, -1), pattern(10, 1))
+	}
+}
+
+// late is a Store whose answer to Published comes late: when goOn of the version is closed.
+type late struct {
+	global.Store
+	heard chan struct{}
+	goOn  map[uint64]chan struct{}
+}
+
+func (l *late) Published(ctx context.Context, key global.Key) (global.Info, error) {
+	info, err := l.Store.Published(ctx, key)
+	goOn := l.goOn[info.Version]
+	l.heard <- struct{}{}
+	select {
+	case <-goOn:
+		return info, err
+	case <-ctx.Done():
+		return global.Info{}, context.Cause(ctx)
+	}
 }

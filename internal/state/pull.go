@@ -270,12 +270,13 @@ func (r *replica) pullRange(ctx context.Context, off, n int64) (global.Info, err
 		return global.Info{}, rangeError(off, n, info.Size)
 	}
 	clear(stage.bytes[got:])
-	return info, r.replaceRange(off, n, from, stage.bytes)
+	return info, r.replaceRange(off, n, from, stage.bytes, info)
 }
 
 // replaceRange puts n bytes at off, which have just been read from the global tier, in their
-// place, and, of chunks that are absent, all. data is what was read, from from on.
-func (r *replica) replaceRange(off, n, from int64, data []byte) error {
+// place, and, of chunks that are absent, all. data is what was read, from from on, of the
+// value that info describes.
+func (r *replica) replaceRange(off, n, from int64, data []byte, info global.Info) error {
 	var chunks span
 	check := func() error {
 		size := r.size.Load()
@@ -315,6 +316,7 @@ func (r *replica) replaceRange(off, n, from int64, data []byte) error {
 				}
 				r.pulledLocked(i, part{at - start, data[at-from : end-from]})
 			}
+			r.sizedLocked(info.Size)
 			return nil
 		})
 }

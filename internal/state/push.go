@@ -61,8 +61,10 @@ func (r *replica) push(ctx context.Context, c global.Condition) error {
 
 // PushDirty puts what was changed here since it was last pulled or pushed into the global
 // tier's value, and touches no other byte of it. All that falls on a chunk of the global
-// tier appears there at once. A value that was made here, or set as a whole, is pushed as
-// a whole, but if another host made it meanwhile only what is not zero.
+// tier appears there at once. A value that was made here is pushed as a whole, but if another
+// host made it meanwhile only what is not zero. One that was set as a whole is pushed so too,
+// unless part of it was pushed or pulled since, and the global tier's is as large: then only
+// what is left.
 //
 // After an error what was not pushed is still to be; see Push. ErrNotFound if the value was
 // deleted.
@@ -336,10 +338,11 @@ func (r *replica) pushParts(ctx context.Context, c global.Condition, find findPa
 		if err := r.tier.roomFor(ctx, r.key, last.Offset+int64(len(last.Data))); err != nil {
 			return err
 		}
-		if _, err := r.tier.store.Patch(ctx, r.key, ranges, c); err != nil {
+		info, err := r.tier.store.Patch(ctx, r.key, ranges, c)
+		if err != nil {
 			return err
 		}
-		r.pushed(batch, sets)
+		r.pushed(batch, sets, info)
 		clear(batch)
 		ranges, cost = ranges[:0], 0
 		return nil
@@ -377,8 +380,9 @@ func (r *replica) find(i int64, sets uint64, find findParts) ([]part, error) {
 	return find(r, i, c)
 }
 
-// pushed records what is in the global tier, unless the value was set since.
-func (r *replica) pushed(parts map[int64][]part, sets uint64) {
+// pushed records what is in the global tier, whose value info describes, unless the value was
+// set since.
+func (r *replica) pushed(parts map[int64][]part, sets uint64, info global.Info) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.mu.sets != sets {
@@ -389,4 +393,5 @@ func (r *replica) pushed(parts map[int64][]part, sets uint64) {
 			r.syncLocked(i, c, p)
 		}
 	}
+	r.sizedLocked(info.Size)
 }

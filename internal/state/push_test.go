@@ -173,6 +173,53 @@ func TestSession_PushRange_setValue(t *testing.T) {
 	wantBytes(t, "smaller", globally(t, s, "k"), want[:10])
 }
 
+// Once part of a value that was set here has been pushed or pulled, a push of the rest touches
+// the rest alone, so that it keeps what another host has pushed meanwhile: here an X at 1.
+func TestSession_PushDirty_afterPart(t *testing.T) {
+	pushRange := func(off, n int64) func(s *Session) error {
+		return func(s *Session) error { return s.PushRange("k", off, n) }
+	}
+	for _, row := range []struct {
+		what string
+		set  string // where the global tier has aaaa
+		part func(s *Session) error
+		want string
+	}{
+		{"nothing", "bbbb", func(*Session) error { return nil }, "bbbb"},
+		{"a push of no bytes", "bbbb", pushRange(1, 0), "bbbb"},
+		{"a pull of no bytes", "bbbb", func(s *Session) error { return s.PullRange("k", 1, 0) }, "bbbb"},
+		{"a push of others", "bbbb", pushRange(2, 2), "bbbb"},
+		{"a push of all", "bbbb", pushRange(0, 4), "bXbb"},
+		{"a push of part", "bbbb", pushRange(1, 1), "bXbb"},
+		{"a push by mask", "bbbb", func(s *Session) error { return s.PushMask("k", "mask") }, "bXbb"},
+		{"a pull of part", "bbbb", func(s *Session) error { return s.PullRange("k", 1, 1) }, "bXbb"},
+		{"a view that pulls", "bbbb", func(s *Session) error { _, err := s.View("k", Access{Pull: true}, 1, 1); return err }, "aXaa"},
+		{"set again", "bbbb", func(s *Session) error { return errors.Join(s.PushRange("k", 0, 4), s.Set("k", []byte("cccc"))) }, "cccc"},
+		{"larger, its end pushed", "bbbbbb", pushRange(1, 5), "bXbbbb"},
+		// The global value gets its new size by a push of the whole alone.
+		{"larger, its end not pushed", "bbbbbb", pushRange(0, 5), "bbbbbb"},
+		{"larger, pulled", "bbbbbb", func(s *Session) error { return s.PullRange("k", 0, 4) }, "aaaabb"},
+		{"smaller", "bb", pushRange(0, 2), "bb"},
+	} {
+		a, b := onTwoHosts(t)
+		must(t, a.Set("mask", []byte{0, 1, 0, 0}))
+		must(t, a.Set("k", []byte("aaaa")))
+		must(t, a.Push("k"))
+		must(t, a.Set("k", []byte(row.set)))
+		must(t, row.part(a))
+		must(t, b.Pull("k"))
+		must(t, b.SetAt("k", 1, []byte("X")))
+		must(t, b.PushDirty("k"))
+		must(t, a.PushDirty("k"))
+		if got := string(globally(t, a, "k")); got != row.want {
+			t.Errorf("%s: %s is pushed, want %s", row.what, got, row.want)
+		}
+		if dirty, err := a.Dirty("k"); dirty || err != nil {
+			t.Errorf("%s: dirty after the push: %t, %v", row.what, dirty, err)
+		}
+	}
+}
+
 func TestSession_PushMask(t *testing.T) {
 	a, b := onTwoHosts(t)
 	const size = 2*chunkBytes + 100

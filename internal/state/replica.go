@@ -64,8 +64,10 @@ const (
 	originGlobal origin = iota
 	// originZeros: it was made here, of zeroes, and never pushed. Absent chunks are zeroes.
 	originZeros
-	// originSet: it was set here as a whole and not pushed as a whole since. No chunk is
-	// absent.
+	// originSet: it was set here as a whole, and what the global tier has may be of another
+	// size, or nothing, so that PushDirty pushes the whole. No chunk is absent. A push or
+	// pull, if only of part, that finds the value there as large as it is here makes it
+	// originGlobal: what is to be pushed then are the bytes that are dirty.
 	originSet
 )
 
@@ -347,6 +349,14 @@ func (r *replica) syncLocked(i int64, c *chunk, parts []part) {
 		r.forceLocked(c, func(f *byteSet) { f.remove(int(p.off), int(p.off)+len(p.data)) })
 	}
 	r.settleLocked(i, c)
+}
+
+// sizedLocked records that the global tier's value is size bytes, after part of it was pushed
+// or pulled.
+func (r *replica) sizedLocked(size int64) {
+	if r.mu.origin == originSet && r.size.Load() == size {
+		r.mu.origin = originGlobal
+	}
 }
 
 // resizeLocked makes the value size bytes. What it has more is for the caller to fill.

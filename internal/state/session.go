@@ -137,7 +137,7 @@ func (s *Session) open(name string, a Access) (*replica, error) {
 }
 
 // make puts a replica without chunks into the table and returns it, pinned, or the one that
-// is there.
+// is there; see insert.
 func (t *Tier) make(key global.Key, version uint64, from origin, size int64) (*replica, error) {
 	r, err := t.newReplica(key, version, from, size)
 	if err != nil {

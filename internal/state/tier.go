@@ -104,21 +104,30 @@ func (t *Tier) pin(at slot) (*replica, error) {
 }
 
 // insert puts a new replica into the table, pinned. If another is in its place already it
-// frees the new one and returns that, pinned.
+// frees the new one and returns that, pinned; but it replaces an older published version,
+// which who has it mapped keeps.
 func (t *Tier) insert(r *replica) (_ *replica, inserted bool, err error) {
 	t.mu.Lock()
-	was := t.mu.replicas[r.slot()]
+	now := t.mu.replicas[r.slot()]
+	var older *replica
 	if t.mu.closed {
 		err = global.ErrClosed
-	} else if was == nil {
+	} else if now == nil || now.version < r.version {
+		if older = now; older != nil {
+			older.pins.Add(1)
+			older.gone.Store(true)
+		}
 		t.mu.replicas[r.slot()] = r
-		was, inserted = r, true
+		now, inserted = r, true
 	}
 	if err == nil {
-		was.pins.Add(1)
-		was.used.Store(t.clock.Add(1))
+		now.pins.Add(1)
+		now.used.Store(t.clock.Add(1))
 	}
 	t.mu.Unlock()
+	if older != nil {
+		t.unpin(older)
+	}
 	if inserted {
 		return r, true, nil
 	}
@@ -126,7 +135,7 @@ func (t *Tier) insert(r *replica) (_ *replica, inserted bool, err error) {
 	if err != nil {
 		return nil, false, err
 	}
-	return was, false, nil
+	return now, false, nil
 }
 
 // unpin ends a use of r, and frees it if it is gone and that was the last.

@@ -10,7 +10,7 @@
 // whatever bytes their parts have, and names are compared byte by byte (two Unicode
 // spellings of one text are two names).
 //
-// A value is bytes, in chunks of [ChunkBytes]. It has a version, which grows with each
+// A value is bytes, in chunks of [ChunkBytes] or a multiple of it. It has a version, which grows with each
 // change that a reader can see, and is never used twice for a key, even if the value is
 // deleted and made again, so that a version is a good ETag.
 //

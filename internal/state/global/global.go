@@ -12,7 +12,8 @@ import (
 )
 
 const (
-	// ChunkBytes is the size of the chunks that new values are stored in.
+	// ChunkBytes is the least that Patch and Merge are atomic in, from multiples of it on:
+	// a store may keep values in larger chunks.
 	ChunkBytes = 64 << 10
 
 	// ValueBytesMax is how large a value may be, in bytes: 1 TiB.

@@ -216,6 +216,7 @@ func openRedis(t testing.TB, url string, opts RedisOptions) *Redis {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.chunk = ChunkBytes // so that values are many without being large
 	closeAfter(t, r)
 	return r
 }

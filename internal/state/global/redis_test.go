@@ -439,3 +439,49 @@ func TestRedis_full(t *testing.T) {
 		t.Errorf("the value is %q, %+v", b, info)
 	}
 }
+
+// Stores that make chunks of different sizes work on the same values.
+func TestRedis_chunkSizes(t *testing.T) {
+	url := redisURL(t)
+	small, large := openRedis(t, url, RedisOptions{}), openRedis(t, url, RedisOptions{})
+	large.chunk = redisChunkBytes
+	const size = 2*redisChunkBytes + 5
+	for _, row := range []struct {
+		name           string
+		writer, second *Redis
+	}{{"made of large chunks", large, small}, {"made of small chunks", small, large}} {
+		t.Run(row.name, func(t *testing.T) {
+			key, want := Key{"t", row.name}, pattern(size, 1)
+			replace := func(s *Redis, value []byte) {
+				info, err := s.Write(t.Context(), key, int64(len(value)), bytes.NewReader(value), Condition{})
+				if err != nil || info.ChunkBytes != s.chunk {
+					t.Errorf("chunks of %d bytes, %v; want %d", info.ChunkBytes, err, s.chunk)
+				}
+			}
+			replace(row.writer, want)
+			for i, at := range []int64{0, ChunkBytes - 3, redisChunkBytes - 3, size - 1} {
+				s := []*Redis{row.second, row.writer}[i%2]
+				patch(t, s, key, at, []byte("patched"))
+				want = append(want[:at], append([]byte("patched"), want[min(int(at)+7, len(want)):]...)...)
+			}
+			one := bytes.Repeat([]byte{1, 0, 0, 0}, 2*ChunkBytes)
+			if _, err := row.second.Merge(t.Context(), key, ChunkBytes, Int32, Sum, one, Condition{}); err != nil {
+				t.Fatal(err)
+			}
+			combine(want[ChunkBytes:ChunkBytes+len(one)], one, Int32, Sum)
+			for _, s := range []*Redis{row.writer, row.second} {
+				if got, _ := read(t, s, key); !bytes.Equal(got, want) {
+					t.Errorf("read %d bytes, not the %d that were written", len(got), len(want))
+				}
+				part := make([]byte, 3*ChunkBytes)
+				if n, _, err := s.Read(t.Context(), key, redisChunkBytes-ChunkBytes-1, part); err != nil || !bytes.Equal(part[:n], want[redisChunkBytes-ChunkBytes-1:][:len(part)]) {
+					t.Errorf("read a part: %d bytes, %v", n, err)
+				}
+			}
+			replace(row.second, want[:10])
+			if got, _ := read(t, row.writer, key); !bytes.Equal(got, want[:10]) {
+				t.Errorf("read %q after it was replaced", got)
+			}
+		})
+	}
+}

@@ -183,7 +183,7 @@ func (f *fill) part(v *view) []byte {
 
 // look gets the manifest, and what of chunk 0 is wanted with it.
 func (f *fill) look(ctx context.Context, s *luaScript, version ...string) (*view, error) {
-	const chunk = ChunkBytes // the usual; another only means that less is got at once
+	chunk := f.r.chunk // the usual; another only means that less is got at once
 	first, last := f.off/chunk, chunksOf(f.off+int64(len(f.dst)), chunk)
 	n := int64(0)
 	if first == 0 && s == scriptView {
@@ -237,7 +237,7 @@ func (f *fill) take(ctx context.Context, v *view, check bool) (bool, error) {
 	if check && len(want) == 0 {
 		want = append(want, -1) // the version alone
 	}
-	err := inParallel(ctx, int64(len(want)), exchangeChunks, func(from, to int64) error {
+	err := inParallel(ctx, int64(len(want)), f.r.exchangeChunks(), func(from, to int64) error {
 		cmds := make([]rueidis.Completed, 0, 1+to-from)
 		checking := check && from == 0
 		if checking {
@@ -308,9 +308,34 @@ func (f *fill) span(v *view, part []byte, index int64) []byte {
 	return part[from:min((index+1)*v.ChunkBytes-f.off, int64(len(part)))]
 }
 
-// chunkBuffers has buffers of a chunk. One goes back only after its command has been
-// answered: else the client may still be sending it.
-var chunkBuffers = sync.Pool{New: func() any { return new([ChunkBytes]byte) }}
+// buffers have room for what is being sent, up to ChunkBytes and up to redisChunkBytes. One
+// goes back only after its command has been answered: else the client may still be sending
+// it.
+var buffers = [...]struct {
+	bytes int64
+	pool  *sync.Pool
+}{{ChunkBytes, new(sync.Pool)}, {redisChunkBytes, new(sync.Pool)}}
+
+func takeBuffer(n int64) []byte {
+	for _, of := range buffers {
+		if n > of.bytes {
+			continue
+		}
+		if b, ok := of.pool.Get().(*[]byte); ok {
+			return (*b)[:n]
+		}
+		return make([]byte, n, of.bytes)
+	}
+	return make([]byte, n)
+}
+
+func giveBuffer(b []byte) {
+	for _, of := range buffers {
+		if int64(cap(b)) == of.bytes {
+			of.pool.Put(&b)
+		}
+	}
+}
 
 // Write implements Store. A value of one chunk is one exchange.
 func (r *Redis) Write(ctx context.Context, key Key, size int64, src io.ReaderAt, c Condition) (Info, error) {
@@ -327,7 +352,7 @@ func (r *Redis) Write(ctx context.Context, key Key, size int64, src io.ReaderAt,
 }
 
 func (r *Redis) write(ctx context.Context, key Key, size int64, src io.ReaderAt, c Condition) (*view, error) {
-	chunks := chunksOf(size, ChunkBytes)
+	chunks := chunksOf(size, r.chunk)
 	if src == nil {
 		chunks = 0
 	}
@@ -359,7 +384,7 @@ func (r *Redis) write(ctx context.Context, key Key, size int64, src io.ReaderAt,
 		}
 		return nil, err
 	}
-	v := &view{Info: Info{Version: p.uint(0), Size: size, ChunkBytes: ChunkBytes}, gen: p.uint(1), chunks: chunks, whole: true}
+	v := &view{Info: Info{Version: p.uint(0), Size: size, ChunkBytes: r.chunk}, gen: p.uint(1), chunks: chunks, whole: true}
 	if dropped := p.string(2); dropped != "0" {
 		r.drop(droppedChunks{key: key, number: dropped, bytes: size})
 	}
@@ -372,8 +397,7 @@ func (r *Redis) commit(ctx context.Context, key Key, gen uint64, chunks, size in
 	var id string
 	var store []rueidis.Completed
 	if chunks > 0 {
-		b := chunkBuffers.Get().(*[ChunkBytes]byte)
-		data := b[:min(size, ChunkBytes)]
+		data := takeBuffer(min(size, r.chunk))
 		if err := readFull(src, data, 0); err != nil {
 			return "", nil, err
 		}
@@ -382,18 +406,18 @@ func (r *Redis) commit(ctx context.Context, key Key, gen uint64, chunks, size in
 		r.sent.Add(uint64(len(data)))
 		defer func() {
 			if err == nil {
-				chunkBuffers.Put(b)
+				giveBuffer(data)
 			}
 		}()
 	}
-	return r.run(ctx, scriptCommit, key, append(condition, str(gen), str(chunks), str(size), str(ChunkBytes), id), store...)
+	return r.run(ctx, scriptCommit, key, append(condition, str(gen), str(chunks), str(size), str(r.chunk), id), store...)
 }
 
 // writeChunks stores all chunks but the first.
 func (r *Redis) writeChunks(ctx context.Context, key Key, gen uint64, chunks, size int64, src io.ReaderAt) error {
 	alive := time.Now()
 	var mu sync.Mutex
-	return inParallel(ctx, chunks-1, exchangeChunks, func(first, last int64) error {
+	return inParallel(ctx, chunks-1, r.exchangeChunks(), func(first, last int64) error {
 		mu.Lock()
 		renew := time.Since(alive) > writerTTL/4
 		if renew {
@@ -408,15 +432,14 @@ func (r *Redis) writeChunks(ctx context.Context, key Key, gen uint64, chunks, si
 			}
 		}
 		cmds := make([]rueidis.Completed, 0, last-first)
-		buffers := make([]*[ChunkBytes]byte, 0, last-first)
+		taken := make([][]byte, 0, last-first)
 		total := 0
 		for i := first + 1; i <= last; i++ {
-			b := chunkBuffers.Get().(*[ChunkBytes]byte)
-			data := b[:min(size-i*ChunkBytes, ChunkBytes)]
-			if err := readFull(src, data, i*ChunkBytes); err != nil {
+			data := takeBuffer(min(size-i*r.chunk, r.chunk))
+			if err := readFull(src, data, i*r.chunk); err != nil {
 				return err
 			}
-			buffers = append(buffers, b)
+			taken = append(taken, data)
 			total += len(data)
 			cmds = append(cmds, r.client.B().Set().Key(chunkName(key, gen, i, gen)).Value(rueidis.BinaryString(data)).Build())
 		}
@@ -427,8 +450,8 @@ func (r *Redis) writeChunks(ctx context.Context, key Key, gen uint64, chunks, si
 				return r.failure(ctx, err)
 			}
 		}
-		for _, b := range buffers {
-			chunkBuffers.Put(b)
+		for _, b := range taken {
+			giveBuffer(b)
 		}
 		r.sent.Add(uint64(total))
 		return nil
@@ -501,7 +524,7 @@ var mergeSeed = maphash.MakeSeed()
 // patch puts ranges into the value, or if merge is given, what that makes of the bytes
 // that are there and those of the range; the ranges are then within the value.
 func (r *Redis) patch(ctx context.Context, key Key, ranges []Range, c Condition, merge func(dst, operand []byte)) (info Info, err error) {
-	chunk := int64(ChunkBytes)
+	chunk := r.chunk
 	patches := splitRanges(ranges, chunk)
 	lost := make(map[int64]uint64) // the numbers of chunks that were named and not there
 	err = attempt(ctx, func() error {
@@ -613,7 +636,7 @@ func (r *Redis) patchMany(ctx context.Context, key Key, patches []chunkPatch, c 
 	}
 	old := func(i int64) uint64 { return begun.uint(int(3 + i)) }
 	made := make([]bool, len(patches))
-	err = inParallel(ctx, int64(len(patches)), exchangeChunks, func(first, last int64) error {
+	err = inParallel(ctx, int64(len(patches)), r.exchangeChunks(), func(first, last int64) error {
 		return r.makeChunks(ctx, key, gen, number, chunk, patches[first:last], func(i int64) uint64 { return old(first + i) }, made[first:last], merge)
 	})
 	if err != nil {

@@ -30,7 +30,7 @@ const (
 
 	chunkBytes = 64 << 10
 	chunksMax  = 2
-	noBase     = -1 // of a slot: it was never pushed nor pulled
+	noBase     = -1 // of a slot: it was not pushed nor pulled since it was set with the whole
 )
 
 // Kind is what is done with a value.
@@ -151,17 +151,8 @@ type replica struct {
 	present [chunksMax]bool
 	bytes   [Slots]byte
 	base    [Slots]int16
-	set     settled // as a whole, and not pushed as a whole since
-	moving  int8    // client+1 who pushes or pulls: one at a time
+	moving  int8 // client+1 who pushes or pulls: one at a time
 }
-
-type settled uint8
-
-const (
-	notSet settled = iota
-	setAndTaken
-	setSince // what was taken to be pushed last
-)
 
 // move is a push or pull that has begun.
 type move struct {
@@ -190,7 +181,7 @@ func (r *replica) dirty(k Kind) bool {
 			return true
 		}
 	}
-	return r.set != notSet
+	return false
 }
 
 // put makes a slot what the global tier has.
@@ -204,12 +195,9 @@ func (s twoTiers) step(in input, out output) []any {
 	switch in.phase {
 	case phaseSet:
 		for i := range Slots {
-			if !l.present[in.kind.chunk(i)] {
-				l.base[i] = noBase
-			}
-			l.bytes[i] = in.tag
+			l.bytes[i], l.base[i] = in.tag, noBase
 		}
-		l.here, l.present, l.set = true, [chunksMax]bool{true, true}, setSince
+		l.here, l.present = true, [chunksMax]bool{true, true}
 	case phaseSetAt:
 		ok = l.present[in.chunk]
 		l.bytes[in.slot] = in.tag
@@ -246,9 +234,6 @@ func (s twoTiers) step(in input, out output) []any {
 				l.put(i, m.bytes[i])
 				l.here, l.present[chunk] = true, true
 			}
-		}
-		if !in.part {
-			l.set = notSet
 		}
 		if l.moving == int8(in.client+1) {
 			l.moving = 0
@@ -291,17 +276,14 @@ func same(in input, is, seen [Slots]byte) bool {
 }
 
 // snap takes what is to be pushed, all of it before any is sent. A partial push takes it
-// chunk by chunk, unless the value was set as a whole.
+// chunk by chunk.
 func (s *twoTiers) snap(in input) bool {
 	l, m := &s.hosts[in.host()], &s.moves[in.client]
 	if m.op != in.op {
 		*m = move{op: in.op}
 	}
-	if m.whole {
-		return true
-	}
-	all := in.ifDirty && l.dirty(in.kind) || !in.dirty && !in.ifDirty || in.dirty && !in.part && l.set != notSet
-	m.whole = in.chunk < 0 || all
+	all := !in.dirty && (!in.ifDirty || l.dirty(in.kind))
+	m.whole = in.chunk < 0
 	ok := true
 	for i := range Slots {
 		chunk := in.kind.chunk(i)
@@ -317,9 +299,6 @@ func (s *twoTiers) snap(in input) bool {
 		m.bytes[i] = l.bytes[i]
 		m.send[i] = here && (all || in.dirty && in.covers(i) && int16(l.bytes[i]) != l.base[i])
 		m.left[chunk], m.taken[chunk] = true, true
-	}
-	if m.whole && l.set == setSince {
-		l.set = setAndTaken
 	}
 	if in.known {
 		l.moving = int8(in.client + 1)
@@ -363,9 +342,6 @@ func (s *twoTiers) apply(in input) bool {
 			if m.send[i] {
 				l.base[i] = int16(m.bytes[i])
 			}
-		}
-		if m.whole && l.set == setAndTaken {
-			l.set = notSet
 		}
 		l.moving = 0
 	}

@@ -117,6 +117,50 @@ func TestHistory_Check(t *testing.T) {
 			do(1, "push dirty")
 			did(Op{Do: "see"}, tags(2, 2, 2, 2))
 		}, true},
+		{"what was set as a whole is pushed in part", Calls, func() {
+			shared()
+			set(1, 2)
+			do(1, "push dirty")
+			did(Op{Do: "see"}, tags(2, 2, 1, 1))
+		}, false},
+		{"what was set and pushed is pushed again", Calls, func() {
+			shared()
+			set(0, 2)
+			ranged(0, "push range", 0, 4)
+			do(1, "pull")
+			setAt(1, 1, 3)
+			do(1, "push dirty")
+			do(0, "push dirty")
+			did(Op{Do: "see"}, tags(2, 2, 2, 2))
+		}, false},
+		{"what was set is pushed once", Calls, func() {
+			shared()
+			set(0, 2)
+			ranged(0, "push range", 1, 2)
+			do(1, "pull")
+			setAt(1, 1, 3)
+			do(1, "push dirty")
+			do(0, "push dirty")
+			did(Op{Do: "see"}, tags(2, 3, 2, 2))
+		}, true},
+		{"what was set and pulled is pushed", Calls, func() {
+			shared()
+			set(0, 2)
+			ranged(0, "pull range", 1, 1)
+			setAt(1, 1, 3)
+			do(1, "push dirty")
+			do(0, "push dirty")
+			did(Op{Do: "see"}, tags(2, 1, 2, 2))
+		}, false},
+		{"what was set and not pulled is pushed", Calls, func() {
+			shared()
+			set(0, 2)
+			ranged(0, "pull range", 1, 1)
+			setAt(1, 1, 3)
+			do(1, "push dirty")
+			do(0, "push dirty")
+			did(Op{Do: "see"}, tags(2, 3, 2, 2))
+		}, true},
 		{"a push of a range with what is beside it", Calls, func() {
 			shared()
 			setAt(0, 0, 2)
