@@ -621,7 +621,7 @@ func besideRedis(ctx context.Context, r *Run, t *state.Tier, addr, suffix string
 	}
 	name := func(i int) string { return fmt.Sprintf("beside%d", i) }
 	n := max(callers, r.pick(2048*mib, 256*mib)/size)
-	each := func(do func(i int) error) (float64, error) {
+	each := func(n int, do func(i int) error) (float64, error) {
 		errs := make(chan error, callers)
 		start := time.Now()
 		for i := range callers {
@@ -639,6 +639,12 @@ func besideRedis(ctx context.Context, r *Run, t *state.Tier, addr, suffix string
 		}
 		return float64(n/callers*callers) * float64(size) / time.Since(start).Seconds(), err
 	}
+	warm := func(do func(i int) error) (float64, error) {
+		if _, err := each(max(callers, n/8), do); err != nil {
+			return 0, err
+		}
+		return each(n, do)
+	}
 	var pushes, pulls []float64
 	for range 3 {
 		set, get, err := redisBenchmark(ctx, addr, size, callers, n)
@@ -651,11 +657,11 @@ func besideRedis(ctx context.Context, r *Run, t *state.Tier, addr, suffix string
 			}
 		}
 		runtime.GC()
-		push, err := each(func(i int) error { return sessions[i].Push(name(i)) })
+		push, err := warm(func(i int) error { return sessions[i].Push(name(i)) })
 		if err != nil {
 			return err
 		}
-		pull, err := each(func(i int) error { return sessions[i].Pull(name(i)) })
+		pull, err := warm(func(i int) error { return sessions[i].Pull(name(i)) })
 		if err != nil {
 			return err
 		}

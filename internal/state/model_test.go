@@ -38,7 +38,11 @@ func (h *modelHost) anyDirty() bool {
 	if h.from != originGlobal {
 		return h.there
 	}
-	for i := range h.value {
+	return h.dirtyIn(0, len(h.value))
+}
+
+func (h *modelHost) dirtyIn(off, n int) bool {
+	for i := off; i < off+n; i++ {
 		if h.dirty(i) {
 			return true
 		}
@@ -69,13 +73,13 @@ func (h *modelHost) pushDirty(to []byte) ([]byte, error) {
 }
 
 func (h *modelHost) pushRange(to []byte, off, n int) ([]byte, error) {
-	if to == nil && h.from == originZeros || to == nil && h.from == originSet && n > 0 {
+	pushed := h.dirtyIn(off, n)
+	if to == nil && (h.from == originZeros || h.from == originSet && pushed) {
 		to = make([]byte, len(h.value))
 	}
 	if h.from == originZeros {
 		h.from = originGlobal
 	}
-	pushed := false
 	for i := off; i < off+n; i++ {
 		if !h.dirty(i) {
 			continue
@@ -85,7 +89,6 @@ func (h *modelHost) pushRange(to []byte, off, n int) ([]byte, error) {
 		}
 		to = append(slices.Clone(to), make([]byte, max(i+1-len(to), 0))...)
 		to[i], h.base[i], h.forced[i] = h.value[i], h.value[i], false
-		pushed = true
 	}
 	if pushed {
 		h.sized(len(to))
@@ -102,7 +105,8 @@ func (h *modelHost) sized(size int) {
 
 // mergeSum is Merge with Sum of Int32. Both values are of one size, if there are two.
 func (h *modelHost) mergeSum(to []byte) ([]byte, error) {
-	if to == nil && h.from != originGlobal {
+	// Of what was set, all may have been pushed in parts before the value was deleted.
+	if to == nil && (h.from == originZeros || h.from == originSet && (len(h.value) == 0 || h.dirtyIn(0, len(h.value)))) {
 		to = slices.Clone(h.value)
 		h.synced(h.value)
 		return to, nil

@@ -17,7 +17,14 @@ import (
 func (s *Session) pushing(name string, do func(ctx context.Context, r *replica, c global.Condition) error) error {
 	found, err := s.moveValue(
 		func() (*replica, error) { return s.find(s.slot(name)) },
-		func(ctx context.Context, r *replica) error { return do(ctx, r, s.condition(name)) },
+		func(ctx context.Context, r *replica) error {
+			for {
+				err := do(ctx, r, s.condition(name))
+				if ctx.Err() != nil || !errors.Is(err, errSet) {
+					return err
+				}
+			}
+		},
 	)
 	if found || err != nil {
 		return err
@@ -369,12 +376,19 @@ func (r *replica) pushParts(ctx context.Context, c global.Condition, find findPa
 	return send()
 }
 
-// find runs find for chunk i, if the chunk is present still and the value was not set since.
+// errSet is returned where the value was set while one looked for what is to be pushed of it:
+// the rest of that is not to be had any more, and who begins again finds all there is.
+var errSet = errors.New("the value was set meanwhile")
+
+// find runs find for chunk i, if the chunk is present still. errSet if the value was set since.
 func (r *replica) find(i int64, sets uint64, find findParts) ([]part, error) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	c := r.mu.chunks[i]
-	if c == nil || r.mu.sets != sets {
+	if r.mu.sets != sets {
+		return nil, errSet
+	}
+	if c == nil {
 		return nil, nil
 	}
 	return find(r, i, c)
