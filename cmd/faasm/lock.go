@@ -110,6 +110,8 @@ func (e *env) stateLock(ctx context.Context, key string, command []string, opts 
 
 	status := exitStatus(cmd)
 	switch {
+	case lost != nil && cmd.ProcessState == nil:
+		return fmt.Errorf("%w; %s was not started", lost, command[0])
 	case lost != nil:
 		return fmt.Errorf("%w; %s ended with status %d", lost, command[0], status)
 	case status < 0 || status == 0 && err != nil && ctx.Err() == nil:
