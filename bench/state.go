@@ -544,7 +544,6 @@ func overRedis(ctx context.Context, r *Run, dir string) error {
 		if err := besideRedis(ctx, r, hosts[0].world.State, addr, c.suffix, c.size, c.callers); err != nil {
 			return err
 		}
-		r.logf("state: %d callers with %d KiB beside redis-benchmark", c.callers, c.size/kib)
 	}
 	return nil
 }
@@ -674,6 +673,7 @@ func besideRedis(ctx context.Context, r *Run, t *state.Tier, addr, suffix string
 			return err
 		}
 		pushes, pulls = append(pushes, push/set), append(pulls, pull/get)
+		r.logf("state: %d KiB, %d callers, MB/s: SET %.0f, push %.0f; GET %.0f, pull %.0f", size/kib, callers, set/1e6, push/1e6, get/1e6, pull/1e6)
 	}
 	r.Add("push_over_redis"+suffix, "ratio", median(pushes))
 	r.Add("pull_over_redis"+suffix, "ratio", median(pulls))
