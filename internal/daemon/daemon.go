@@ -253,12 +253,12 @@ func New(opts Options) (h *Host, err error) {
 	if err = h.requeue(); err != nil {
 		return nil, err
 	}
-	h.wg.Go(h.sweepLoop)
-	h.wg.Go(h.residentLoop)
-	h.wg.Go(h.collectLoop)
-	h.wg.Go(h.stateSweepLoop)
+	h.every(time.Minute, h.sweepLog)
+	h.every(residentTick, h.mindBudget)
+	h.every(collectEvery, h.collectOld)
+	h.every(stateSweepPeriod, h.sweepState)
 	if h.functions.store.Shared() {
-		h.wg.Go(h.refreshLoop)
+		h.every(opts.RegistryRefresh, h.refresh)
 	}
 	return h, nil
 }
@@ -364,19 +364,25 @@ func (h *Host) Info() client.HostInfo {
 	}
 }
 
-// sweepLoop deletes what the log need not keep any longer.
-func (h *Host) sweepLoop() {
-	const every = time.Minute
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		select {
-		case <-h.ctx.Done():
-			return
-		case now := <-tick.C:
-			if _, err := h.durable.Sweep(h.ctx, now); err != nil && h.ctx.Err() == nil {
-				h.log.Error("sweep call log", "error", err)
+// every has do called at each tick, until the host stops.
+func (h *Host) every(period time.Duration, do func()) {
+	h.wg.Go(func() {
+		tick := time.NewTicker(period)
+		defer tick.Stop()
+		for {
+			select {
+			case <-h.ctx.Done():
+				return
+			case <-tick.C:
+				do()
 			}
 		}
+	})
+}
+
+// sweepLog deletes what the log need not keep any longer.
+func (h *Host) sweepLog() {
+	if _, err := h.durable.Sweep(h.ctx, time.Now()); err != nil && h.ctx.Err() == nil {
+		h.log.Error("sweep call log", "error", err)
 	}
 }

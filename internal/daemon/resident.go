@@ -140,17 +140,8 @@ func (f *functions) reclaim() {
 	}
 }
 
-// residentLoop minds the budget: regions at hand grow with the calls that come at once.
-func (h *Host) residentLoop() {
-	tick := time.NewTicker(residentTick)
-	defer tick.Stop()
-	for {
-		select {
-		case <-h.ctx.Done():
-			return
-		case <-tick.C:
-			h.functions.resident.now.Add(1)
-			h.functions.makeRoom()
-		}
-	}
+// mindBudget minds the budget: regions at hand grow with the calls that come at once.
+func (h *Host) mindBudget() {
+	h.functions.resident.now.Add(1)
+	h.functions.makeRoom()
 }

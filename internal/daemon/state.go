@@ -84,21 +84,12 @@ func (h *Host) State() api.State { return h.state }
 // That goes through all that is stored.
 const stateSweepPeriod = time.Hour
 
-// stateSweepLoop sweeps the global tier.
-func (h *Host) stateSweepLoop() {
-	tick := time.NewTicker(stateSweepPeriod)
-	defer tick.Stop()
-	for {
-		select {
-		case <-h.ctx.Done():
-			return
-		case <-tick.C:
-			swept, err := h.store.Sweep(h.ctx)
-			if err != nil && h.ctx.Err() == nil {
-				h.log.Error("sweep state", "error", err)
-			} else if swept != (global.Swept{}) {
-				h.log.Info("state of writers that had crashed was deleted", "chunks", swept.Chunks, "writers", swept.Writers)
-			}
-		}
+// sweepState sweeps the global tier.
+func (h *Host) sweepState() {
+	swept, err := h.store.Sweep(h.ctx)
+	if err != nil && h.ctx.Err() == nil {
+		h.log.Error("sweep state", "error", err)
+	} else if swept != (global.Swept{}) {
+		h.log.Info("state of writers that had crashed was deleted", "chunks", swept.Chunks, "writers", swept.Writers)
 	}
 }

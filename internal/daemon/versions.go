@@ -120,37 +120,19 @@ const (
 	collectEvery = time.Hour
 )
 
-// collectLoop keeps the store from growing for ever.
-func (h *Host) collectLoop() {
-	tick := time.NewTicker(collectEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-h.ctx.Done():
-			return
-		case <-tick.C:
-			if c, err := h.Collect(h.ctx, 0); err != nil && h.ctx.Err() == nil {
-				h.log.Error("collect registry", "error", err)
-			} else if c.Bytes > 0 {
-				h.log.Info("collected registry", "versions", c.Versions, "modules", c.Modules, "artefacts", c.Artefacts, "protos", c.Protos, "bytes", c.Bytes)
-			}
-		}
+// collectOld keeps the store from growing for ever.
+func (h *Host) collectOld() {
+	if c, err := h.Collect(h.ctx, 0); err != nil && h.ctx.Err() == nil {
+		h.log.Error("collect registry", "error", err)
+	} else if c.Bytes > 0 {
+		h.log.Info("collected registry", "versions", c.Versions, "modules", c.Modules, "artefacts", c.Artefacts, "protos", c.Protos, "bytes", c.Bytes)
 	}
 }
 
-// refreshLoop follows what other hosts do to a shared store.
-func (h *Host) refreshLoop() {
-	tick := time.NewTicker(h.opts.RegistryRefresh)
-	defer tick.Stop()
-	for {
-		select {
-		case <-h.ctx.Done():
-			return
-		case <-tick.C:
-			if err := h.functions.refresh(h.ctx); err != nil && h.ctx.Err() == nil {
-				h.log.Error("refresh registry", "error", err)
-			}
-		}
+// refresh follows what other hosts do to a shared store.
+func (h *Host) refresh() {
+	if err := h.functions.refresh(h.ctx); err != nil && h.ctx.Err() == nil {
+		h.log.Error("refresh registry", "error", err)
 	}
 }
 
