@@ -314,19 +314,24 @@ func fenceOf(r *http.Request) (uint64, error) {
 	return token, nil
 }
 
+// readChange reads what a request to change a value says of it: which one, on what
+// conditions, and under which lock.
+func readChange(r *http.Request) (key global.Key, cond conditions, fence uint64, err error) {
+	if key, err = pathKey(r); err != nil {
+		return key, cond, 0, err
+	}
+	if _, err = parseQuery(r); err != nil {
+		return key, cond, 0, err
+	}
+	if cond, err = readConditions(r.Header); err != nil {
+		return key, cond, 0, err
+	}
+	fence, err = fenceOf(r)
+	return key, cond, fence, err
+}
+
 func (h *Handler) handlePutState(w http.ResponseWriter, r *http.Request) error {
-	key, err := pathKey(r)
-	if err != nil {
-		return err
-	}
-	if _, err := parseQuery(r); err != nil {
-		return err
-	}
-	cond, err := readConditions(r.Header)
-	if err != nil {
-		return err
-	}
-	fence, err := fenceOf(r)
+	key, cond, fence, err := readChange(r)
 	if err != nil {
 		return err
 	}
@@ -391,23 +396,12 @@ func (h *Handler) stateVersion(ctx context.Context, key global.Key, cond *condit
 }
 
 func (h *Handler) handleDeleteState(w http.ResponseWriter, r *http.Request) error {
-	key, err := pathKey(r)
-	if err != nil {
-		return err
-	}
-	if _, err := parseQuery(r); err != nil {
-		return err
-	}
-	cond, err := readConditions(r.Header)
+	key, cond, fence, err := readChange(r)
 	if err != nil {
 		return err
 	}
 	if cond.noneMatch.given {
 		return badRequest("If-None-Match does not go with DELETE; name the version with If-Match")
-	}
-	fence, err := fenceOf(r)
-	if err != nil {
-		return err
 	}
 	for range changesMax {
 		c := global.Condition{Fence: fence}
