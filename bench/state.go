@@ -66,7 +66,10 @@ func newLocalState(store global.Store) (*local, error) {
 		return nil, errors.Join(err, store.Close())
 	}
 	l.world.State, err = state.New(state.Options{Store: store, Arena: l.runtime.Arena()})
-	return l, err
+	if err != nil {
+		return nil, errors.Join(err, l.close(), store.Close())
+	}
+	return l, nil
 }
 
 const (

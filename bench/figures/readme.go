@@ -135,7 +135,7 @@ var rows = [][4]string{
 
 // passes are the rows of the table that tells how data gets from one function to another:
 // shared memory, chained input, the global tier in Redis, HTTP.
-var passes = [][5]string{
+var passes = [][]string{
 	{"1 KiB", "{state.pass_1kib_shared:us}", "{state.pass_1kib_chain:us}", "{state.pass_1kib_redis:us}", "{state.pass_1kib_http:us}"},
 	{"1 MiB", "{state.pass_1mib_shared:us}", "{state.pass_1mib_chain:us}", "{state.pass_1mib_redis:us}", "{state.pass_1mib_http:us}"},
 	{"64 MiB", "{state.pass_64mib_shared:us}", "{state.pass_64mib_chain:us}", "{state.pass_64mib_redis:us}", "{state.pass_64mib_http:us}"},
@@ -143,7 +143,7 @@ var passes = [][5]string{
 
 // sandboxes are the rows of the second table, which has the columns of the paper's Table 3:
 // initialisation, CPU time, PSS, RSS, capacity.
-var sandboxes = [][6]string{
+var sandboxes = [][]string{
 	{"Faaslet, from its Proto-Faaslet", "{fresh.fresh_noop_p50:us}", "{fresh.fresh_cpu:us}", "{density.pss_per_faaslet:KB}", "{density.rss_per_faaslet:KB}", "{density.live} and more; dense {density_dense.live} and more"},
 	{"process (fork+exec)", "{fresh.forkexec_p50:us}", "{fresh.forkexec_cpu:us}", "{fresh.process_pss:KB}", "{fresh.process_rss:KB}", none},
 	{"container, `crun`", "{fresh.crun_p50:us}", "{fresh.crun_cpu:us}", "{fresh.container_pss:KB}", "{fresh.container_rss:KB}", none},
@@ -162,23 +162,23 @@ func (r results) markdown() string {
 	for _, row := range rows {
 		fmt.Fprintf(&out, "| %s | %s | %s | `faasm bench %s` |\n", r.cell(row[0]), r.cell(row[1]), r.cell(row[2]), row[3])
 	}
-	out.WriteString("\nFrom one function to another, until the other has seen each page (`faasm bench state`):\n\n")
-	out.WriteString("| | shared value | input of a chained call | push to Redis, pull on another host | HTTP |\n|---|---|---|---|---|\n")
-	for _, row := range passes {
-		out.WriteString("|")
-		for _, c := range row {
-			fmt.Fprintf(&out, " %s |", r.cell(c))
+	table := func(heading string, columns []string, rows [][]string) {
+		fmt.Fprintf(&out, "\n%s:\n\n|", heading)
+		for _, c := range columns {
+			fmt.Fprintf(&out, " %s |", c)
 		}
-		out.WriteString("\n")
-	}
-	out.WriteString("\nA no-op in each kind of sandbox, with the columns of the paper's Table 3:\n\n")
-	out.WriteString("| | initialisation | CPU time | PSS | RSS | capacity |\n|---|---|---|---|---|---|\n")
-	for _, row := range sandboxes {
-		out.WriteString("|")
-		for _, c := range row {
-			fmt.Fprintf(&out, " %s |", r.cell(c))
+		out.WriteString("\n|" + strings.Repeat("---|", len(columns)) + "\n")
+		for _, row := range rows {
+			out.WriteString("|")
+			for _, c := range row {
+				fmt.Fprintf(&out, " %s |", r.cell(c))
+			}
+			out.WriteString("\n")
 		}
-		out.WriteString("\n")
 	}
+	table("From one function to another, until the other has seen each page (`faasm bench state`)",
+		[]string{"", "shared value", "input of a chained call", "push to Redis, pull on another host", "HTTP"}, passes)
+	table("A no-op in each kind of sandbox, with the columns of the paper's Table 3",
+		[]string{"", "initialisation", "CPU time", "PSS", "RSS", "capacity"}, sandboxes)
 	return out.String()
 }
