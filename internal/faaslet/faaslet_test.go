@@ -36,7 +36,12 @@ func (lonely) Block(_ *call.Call, _ bool, wait func()) { wait() }
 
 func newRuntime(t testing.TB) *Runtime {
 	t.Helper()
-	rt, err := NewRuntime(Options{})
+	return openRuntime(t, Options{})
+}
+
+func openRuntime(t testing.TB, opts Options) *Runtime {
+	t.Helper()
+	rt, err := NewRuntime(opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -257,7 +262,8 @@ func TestRun_cancelAtAnyMoment(t *testing.T) {
 // A guest that waits comes back as data, and goes on on another goroutine; or, if its call
 // is cancelled, ends.
 func TestFaaslet_Run_waits(t *testing.T) {
-	c := build(t, newRuntime(t), `(module (import "wasi_snapshot_preview1" "poll_oneoff" (func $p (param i32 i32 i32 i32) (result i32))) (memory 1)
+	rt := openRuntime(t, Options{IdleMax: 1}) // so that the next Faaslet has the same region
+	c := build(t, rt, `(module (import "wasi_snapshot_preview1" "poll_oneoff" (func $p (param i32 i32 i32 i32) (result i32))) (memory 1)
 		(func (export "faasm_call") (result i32)
 		  (i64.store (i32.const 24) (i64.const 1000000000000))
 		  (drop (call $p (i32.const 0) (i32.const 64) (i32.const 1) (i32.const 128)))
