@@ -30,7 +30,7 @@ var layers = [][]string{
 	{"internal/hostif", "internal/proto"},
 	{"internal/state"},
 	{"internal/engine", "internal/vmem", "internal/wasm", "internal/call", "internal/state/global"},
-	{"internal/linux", "internal/seal", "internal/registry/s3test", "internal/state/redistest", "internal/state/statemodel"},
+	{"internal/linux", "internal/seal", "internal/boltfile", "internal/registry/s3test", "internal/state/redistest", "internal/state/statemodel"},
 }
 
 // file is a Go file of the project.

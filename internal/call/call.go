@@ -2,8 +2,8 @@
 // durable log that remembers asynchronous calls across a crash.
 //
 // It does not decide where or when a call runs (sched does) nor run it (faaslet
-// does). It imports no package of this project, so that every layer can speak of
-// calls.
+// does). It imports no package of this project but boltfile, so that every layer can
+// speak of calls.
 //
 // A live call is a Call, found by its ID in the Table; what becomes of an asynchronous
 // one is also in the Log; what any of them prints is in the LogBuffer. Lock order: a

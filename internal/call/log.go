@@ -8,23 +8,19 @@ import (
 	"fmt"
 	"iter"
 	"math"
-	"os"
-	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/faasm-go/faasm/internal/boltfile"
 )
 
-// logFormat is the version of the file, in the meta bucket under keyFormat. A host
-// opens no other: it neither guesses at a newer file nor half understands an older.
+// logFormat is the version of the file, in the meta bucket under keyFormat.
 const logFormat = 1
 
 // The buckets of the file. IDs are 16 bytes, and so sorted by age.
@@ -41,11 +37,14 @@ var (
 	keyFormat = []byte("format")
 )
 
-const (
-	// logLockTimeout is how long OpenLog waits for another process to let go of the
-	// file. It is for a host that is just going away.
-	logLockTimeout = time.Second
+var logFile = boltfile.Kind{
+	MetaBucket: bucketMeta, FormatKey: keyFormat, Format: logFormat,
+	Buckets: [][]byte{bucketCalls, bucketInputs, bucketPending,
+		bucketResults, bucketOutputs, bucketFunctions, bucketFinished},
+	ErrLocked: ErrLocked, ErrForeign: ErrForeign, ErrDamaged: ErrDamaged,
+}
 
+const (
 	// A commit takes all that has queued, up to these bounds, which keep one commit
 	// from making a small call wait behind very many large ones.
 	commitChangesMax = 4096
@@ -150,92 +149,23 @@ func OpenLog(path string, opts LogOptions) (*Log, error) {
 		opts.AttemptsMax = 3
 	}
 	l := &Log{path: path, opts: opts, changes: make(chan *change), closing: make(chan struct{})}
-	if err := l.open(); err != nil {
+	var err error
+	if l.db, err = logFile.Open(path, prepareLog); err != nil {
 		return nil, fmt.Errorf("open call log %s: %w", path, err)
 	}
 	l.done.Go(l.commitAll)
 	return l, nil
 }
 
-// open opens the file and checks that it is a call log. It leaves nothing open if it
-// returns an error.
-func (l *Log) open() error {
-	_, statErr := os.Stat(l.path)
-
-	var file *os.File // what bbolt opened, to be closed if bbolt panics
-	panicked := true
-	err := l.guard(func() error {
-		db, err := bbolt.Open(l.path, 0o600, &bbolt.Options{
-			Timeout: logLockTimeout,
-			// The map is faster than the list once there is much free space, as after
-			// a sweep. The free list itself is written with each commit: without, bbolt
-			// has to search the file for free pages when it opens it, and does so in a
-			// goroutine of its own, where a panic about damage could not be caught.
-			FreelistType: bbolt.FreelistMapType,
-			NoStatistics: true,
-			OpenFile: func(name string, flag int, perm os.FileMode) (*os.File, error) {
-				f, err := os.OpenFile(name, flag, perm)
-				file = f
-				return f, err
-			},
-		})
-		l.db, panicked = db, false
-		return err
-	})
-	switch {
-	case panicked:
-		// bbolt's mapping of the file stays until the process ends, and would keep the
-		// lock.
-		return errors.Join(err, syscall.Flock(int(file.Fd()), syscall.LOCK_UN), file.Close())
-	case errors.Is(err, berrors.ErrTimeout):
-		return ErrLocked
-	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrVersionMismatch):
-		return fmt.Errorf("%w: %w", ErrForeign, err)
-	case errors.Is(err, berrors.ErrChecksum):
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
-	case err != nil:
-		return err
-	}
-	if err := l.guard(l.prepare); err != nil {
-		l.db.Close()
-		return err
-	}
-	if os.IsNotExist(statErr) {
-		if err := syncDirectory(filepath.Dir(l.path)); err != nil {
-			l.db.Close()
-			return err
-		}
-	}
-	return nil
-}
-
-// syncDirectory makes the name of a new file durable; bbolt sees to its content.
-func syncDirectory(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
-// prepare checks the format of the file, or makes the buckets in an empty one.
-func (l *Log) prepare() error {
+// prepareLog checks the format of the file, or makes the buckets in an empty one.
+func prepareLog(db *bbolt.DB) error {
 	fresh := false
-	err := l.db.View(func(tx *bbolt.Tx) error {
-		// A file that was cut short has pages that the mapping shows and the disk does
-		// not: to touch them is a SIGBUS.
-		info, err := os.Stat(l.path)
+	err := db.View(func(tx *bbolt.Tx) error {
+		meta, err := logFile.Meta(tx)
 		if err != nil {
 			return err
 		}
-		if info.Size() < tx.Size() {
-			return fmt.Errorf("%w: it has %d bytes of %d", ErrDamaged, info.Size(), tx.Size())
-		}
-		meta := tx.Bucket(bucketMeta)
 		if meta == nil {
-			if name, _ := tx.Cursor().First(); name != nil {
-				return fmt.Errorf("%w: it is the bbolt file of something else", ErrForeign)
-			}
 			fresh = true
 			return nil
 		}
@@ -243,8 +173,8 @@ func (l *Log) prepare() error {
 		if len(format) != 4 {
 			return fmt.Errorf("%w: its format is %d bytes long", ErrDamaged, len(format))
 		}
-		if v := binary.BigEndian.Uint32(format); v != logFormat {
-			return fmt.Errorf("%w: it has format %d, and this is %d", ErrForeign, v, logFormat)
+		if err := logFile.CheckFormat(format); err != nil {
+			return err
 		}
 		_, err = newLogTx(tx)
 		return err
@@ -252,15 +182,7 @@ func (l *Log) prepare() error {
 	if err != nil || !fresh {
 		return err
 	}
-	return l.db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketMeta, bucketCalls, bucketInputs, bucketPending,
-			bucketResults, bucketOutputs, bucketFunctions, bucketFinished} {
-			if _, err := tx.CreateBucket(name); err != nil {
-				return err
-			}
-		}
-		return tx.Bucket(bucketMeta).Put(keyFormat, binary.BigEndian.AppendUint32(nil, logFormat))
-	})
+	return db.Update(logFile.Create)
 }
 
 // Close waits for the commit that is being made, and closes the file. Changes that
@@ -274,26 +196,6 @@ func (l *Log) Close() error {
 		}
 	})
 	return l.closed
-}
-
-// guard runs f, which uses the file, and turns a panic at damage into an error. This
-// is not recovering from our own mistakes, which say BUG and go on; bbolt and the
-// mapping of a file that others can change leave no other way to outlive damage.
-func (l *Log) guard(f func() error) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		switch p := recover().(type) {
-		case nil:
-		case string:
-			if strings.HasPrefix(p, "BUG:") {
-				panic(p)
-			}
-			err = fmt.Errorf("%w: %s", ErrDamaged, p)
-		default:
-			err = fmt.Errorf("%w: %v", ErrDamaged, p)
-		}
-	}()
-	return f()
 }
 
 // logTx is a transaction on the buckets.
@@ -340,7 +242,7 @@ func (t *logTx) wrote(err error) {
 
 // view runs f in a transaction that reads. What f sees of the file is gone after it.
 func (l *Log) view(f func(*logTx) error) error {
-	err := l.guard(func() error {
+	err := logFile.Guard(func() error {
 		return l.db.View(func(tx *bbolt.Tx) error {
 			t, err := newLogTx(tx)
 			if err != nil {
@@ -409,7 +311,7 @@ func (l *Log) commit(batch []*change) {
 	err := l.poison()
 	if err == nil {
 		panicked := true
-		err = l.guard(func() error {
+		err = logFile.Guard(func() error {
 			err := l.transact(batch)
 			panicked = false
 			return err

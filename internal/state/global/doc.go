@@ -70,6 +70,6 @@
 // a patch makes a new chunk of the old one at the node, sending only the bytes that
 // change, and the manifest then goes over to it if it still names the old one.
 //
-// This package knows no other of ours. Lock order: none of its locks is held while
+// Of ours this package knows boltfile only. Lock order: none of its locks is held while
 // another is taken.
 package global

@@ -5,22 +5,19 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/faasm-go/faasm/internal/boltfile"
 )
 
-// embeddedFormat is the version of the file, in the meta bucket under metaFormat. A host
-// opens no other.
+// embeddedFormat is the version of the file, in the meta bucket under metaFormat.
 const embeddedFormat = 1
 
 // The buckets of the file. Numbers are big-endian.
@@ -35,11 +32,14 @@ var (
 	metaClock  = []byte("clock") // greater than every number given out so far
 )
 
-const (
-	// fileLockTimeout is how long OpenEmbedded waits for another process to let go of
-	// the file. It is for a host that is just going away.
-	fileLockTimeout = time.Second
+var embeddedFile = boltfile.Kind{
+	MetaBucket: bucketMeta, FormatKey: metaFormat, Format: embeddedFormat,
+	Buckets:         [][]byte{bucketKeys, bucketChunks, bucketGarbage, bucketUsage},
+	InitialMapBytes: mapBytes,
+	ErrLocked:       ErrLocked, ErrForeign: ErrForeign, ErrDamaged: ErrDamaged,
+}
 
+const (
 	// A commit takes all that has queued, up to these bounds, which keep one commit
 	// from making a small change wait behind very many large ones.
 	commitChangesMax = 4096
@@ -129,7 +129,8 @@ func OpenEmbedded(path string) (*Embedded, error) {
 	e := &Embedded{
 		path: path, changes: make(chan *change), closing: make(chan struct{}), garbage: make(chan struct{}, 1),
 	}
-	if err := e.open(); err != nil {
+	var err error
+	if e.db, err = embeddedFile.Open(path, e.prepare); err != nil {
 		return nil, fmt.Errorf("open state %s: %w", path, err)
 	}
 	e.done.Go(e.commitAll)
@@ -138,86 +139,16 @@ func OpenEmbedded(path string) (*Embedded, error) {
 	return e, nil
 }
 
-// open opens the file and checks that it is ours. It leaves nothing open if it returns an
-// error.
-func (e *Embedded) open() error {
-	_, statErr := os.Stat(e.path)
-
-	var file *os.File // what bbolt opened, to be closed if bbolt panics
-	panicked := true
-	err := guard(func() error {
-		db, err := bbolt.Open(e.path, 0o600, &bbolt.Options{
-			Timeout: fileLockTimeout,
-			// As for the call log: the free list is written with each commit, because
-			// finding the free pages at open happens in a goroutine of bbolt's, where a
-			// panic about damage could not be caught.
-			FreelistType:    bbolt.FreelistMapType,
-			NoStatistics:    true,
-			InitialMmapSize: mapBytes,
-			OpenFile: func(name string, flag int, perm os.FileMode) (*os.File, error) {
-				f, err := os.OpenFile(name, flag, perm)
-				file = f
-				return f, err
-			},
-		})
-		e.db, panicked = db, false
-		return err
-	})
-	switch {
-	case panicked:
-		// bbolt's mapping of the file stays until the process ends, and would keep the
-		// lock.
-		return errors.Join(err, syscall.Flock(int(file.Fd()), syscall.LOCK_UN), file.Close())
-	case errors.Is(err, berrors.ErrTimeout):
-		return ErrLocked
-	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrVersionMismatch):
-		return fmt.Errorf("%w: %w", ErrForeign, err)
-	case errors.Is(err, berrors.ErrChecksum):
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
-	case err != nil:
-		return err
-	}
-	if err := guard(e.prepare); err != nil {
-		e.db.Close()
-		return err
-	}
-	if os.IsNotExist(statErr) {
-		if err := syncDirectory(filepath.Dir(e.path)); err != nil {
-			e.db.Close()
-			return err
-		}
-	}
-	return nil
-}
-
-// syncDirectory makes the name of a new file durable; bbolt sees to its content.
-func syncDirectory(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
 // prepare checks the format of the file, or makes the buckets in an empty one, and takes
 // a block of the clock.
-func (e *Embedded) prepare() error {
+func (e *Embedded) prepare(db *bbolt.DB) error {
 	fresh := false
-	err := e.db.View(func(tx *bbolt.Tx) error {
-		// A file that was cut short has pages that the mapping shows and the disk does
-		// not: to touch them is a SIGBUS.
-		info, err := os.Stat(e.path)
+	err := db.View(func(tx *bbolt.Tx) error {
+		meta, err := embeddedFile.Meta(tx)
 		if err != nil {
 			return err
 		}
-		if info.Size() < tx.Size() {
-			return fmt.Errorf("%w: it has %d bytes of %d", ErrDamaged, info.Size(), tx.Size())
-		}
-		meta := tx.Bucket(bucketMeta)
 		if meta == nil {
-			if name, _ := tx.Cursor().First(); name != nil {
-				return fmt.Errorf("%w: it is the bbolt file of something else", ErrForeign)
-			}
 			fresh = true
 			return nil
 		}
@@ -225,8 +156,8 @@ func (e *Embedded) prepare() error {
 		if len(format) != 4 || len(clock) != 8 {
 			return fmt.Errorf("%w: its format is %d bytes long, its clock %d", ErrDamaged, len(format), len(clock))
 		}
-		if v := binary.BigEndian.Uint32(format); v != embeddedFormat {
-			return fmt.Errorf("%w: it has format %d, and this is %d", ErrForeign, v, embeddedFormat)
+		if err := embeddedFile.CheckFormat(format); err != nil {
+			return err
 		}
 		e.clock = binary.BigEndian.Uint64(clock)
 		_, err = newEmbeddedTx(tx)
@@ -236,14 +167,9 @@ func (e *Embedded) prepare() error {
 		return err
 	}
 	e.clockEnd = e.clock + clockBlock
-	return e.db.Update(func(tx *bbolt.Tx) error {
+	return db.Update(func(tx *bbolt.Tx) error {
 		if fresh {
-			for _, name := range [][]byte{bucketMeta, bucketKeys, bucketChunks, bucketGarbage, bucketUsage} {
-				if _, err := tx.CreateBucket(name); err != nil {
-					return err
-				}
-			}
-			if err := tx.Bucket(bucketMeta).Put(metaFormat, binary.BigEndian.AppendUint32(nil, embeddedFormat)); err != nil {
+			if err := embeddedFile.Create(tx); err != nil {
 				return err
 			}
 		}
@@ -263,26 +189,6 @@ func (e *Embedded) Close() error {
 		}
 	})
 	return e.closed
-}
-
-// guard runs f, which uses the file, and turns a panic at damage into an error. This
-// is not recovering from our own mistakes, which say BUG and go on; bbolt and the
-// mapping of a file that others can change leave no other way to outlive damage.
-func guard(f func() error) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		switch p := recover().(type) {
-		case nil:
-		case string:
-			if strings.HasPrefix(p, "BUG:") {
-				panic(p)
-			}
-			err = fmt.Errorf("%w: %s", ErrDamaged, p)
-		default:
-			err = fmt.Errorf("%w: %v", ErrDamaged, p)
-		}
-	}()
-	return f()
 }
 
 // embeddedTx is a transaction on the buckets.
@@ -328,7 +234,7 @@ func (e *Embedded) view(ctx context.Context, f func(*embeddedTx) error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	err := guard(func() error {
+	err := embeddedFile.Guard(func() error {
 		return e.db.View(func(tx *bbolt.Tx) error {
 			t, err := newEmbeddedTx(tx)
 			if err != nil {
@@ -394,7 +300,7 @@ func (e *Embedded) commit(batch []*change) {
 	err := e.poison()
 	if err == nil {
 		panicked := true
-		err = guard(func() error {
+		err = embeddedFile.Guard(func() error {
 			err := e.transact(batch)
 			panicked = false
 			return err

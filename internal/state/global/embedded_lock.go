@@ -202,7 +202,7 @@ func (e *Embedded) lock(ctx context.Context, key Key, mode LockMode) (*Lease, er
 }
 
 func validateLock(key Key, mode LockMode) error {
-	if err := key.validate(); err != nil {
+	if err := key.Validate(); err != nil {
 		return err
 	}
 	if mode != LockRead && mode != LockWrite {

@@ -461,7 +461,7 @@ func (e *Embedded) ReadPublished(ctx context.Context, key Key, version uint64, o
 
 // Unpublish implements Store.
 func (e *Embedded) Unpublish(ctx context.Context, key Key, version uint64) error {
-	err := key.validate()
+	err := key.Validate()
 	if err == nil {
 		k := keyOf(key)
 		err = e.change(ctx, 0, func(t *embeddedTx) error {
@@ -561,7 +561,7 @@ func (e *Embedded) ReadList(ctx context.Context, key Key, first int64, n int, by
 
 // StatList implements Store.
 func (e *Embedded) StatList(ctx context.Context, key Key) (n, bytes int64, err error) {
-	if err = key.validate(); err == nil {
+	if err = key.Validate(); err == nil {
 		err = e.view(ctx, func(t *embeddedTx) error {
 			r, err := t.record(keyOf(key))
 			n, bytes = int64(r.list.n), int64(r.list.bytes)
@@ -576,7 +576,7 @@ func (e *Embedded) StatList(ctx context.Context, key Key) (n, bytes int64, err e
 
 // ClearList implements Store.
 func (e *Embedded) ClearList(ctx context.Context, key Key) error {
-	err := key.validate()
+	err := key.Validate()
 	if err == nil {
 		k := keyOf(key)
 		err = e.change(ctx, 0, func(t *embeddedTx) error {

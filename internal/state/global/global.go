@@ -66,7 +66,8 @@ type Key struct {
 
 func (k Key) String() string { return fmt.Sprintf("%q of tenant %q", k.Name, k.Tenant) }
 
-func (k Key) validate() error {
+// Validate returns ErrInvalid for what is no key.
+func (k Key) Validate() error {
 	if err := validateTenant(k.Tenant); err != nil {
 		return err
 	}
@@ -265,7 +266,7 @@ func validateRange(off, n int64) error {
 
 // validateRead checks what Read is given. An offset beyond every value is no mistake.
 func validateRead(key Key, off int64) error {
-	if err := key.validate(); err != nil {
+	if err := key.Validate(); err != nil {
 		return err
 	}
 	if off < 0 {
@@ -275,7 +276,7 @@ func validateRead(key Key, off int64) error {
 }
 
 func validateWrite(key Key, size int64, c Condition) error {
-	if err := key.validate(); err != nil {
+	if err := key.Validate(); err != nil {
 		return err
 	}
 	if c.IfAbsent && c.IfVersion != 0 {
@@ -289,7 +290,7 @@ func validateWrite(key Key, size int64, c Condition) error {
 
 // validateChange checks a key and a condition of what changes a value that is there.
 func validateChange(key Key, c Condition) error {
-	if err := key.validate(); err != nil {
+	if err := key.Validate(); err != nil {
 		return err
 	}
 	if c.IfAbsent {
@@ -337,7 +338,7 @@ func validateList(tenant string, limit int) error {
 }
 
 func validateAppend(key Key, element []byte) error {
-	if err := key.validate(); err != nil {
+	if err := key.Validate(); err != nil {
 		return err
 	}
 	if len(element) > ElementBytesMax {
@@ -347,7 +348,7 @@ func validateAppend(key Key, element []byte) error {
 }
 
 func validateReadList(key Key, first int64, n int, bytesMax int64) error {
-	if err := key.validate(); err != nil {
+	if err := key.Validate(); err != nil {
 		return err
 	}
 	if first < 0 || n < 0 || bytesMax < 0 {

@@ -877,7 +877,7 @@ func (r *Redis) readPublished(ctx context.Context, key Key, version uint64, off 
 
 // Unpublish implements Store.
 func (r *Redis) Unpublish(ctx context.Context, key Key, version uint64) error {
-	err := key.validate()
+	err := key.Validate()
 	if err == nil {
 		err = r.change(ctx, key, scriptUnpublish, 0, str(version))
 	}
@@ -966,7 +966,7 @@ func (r *Redis) ReadList(ctx context.Context, key Key, first int64, n int, bytes
 // StatList implements Store.
 func (r *Redis) StatList(ctx context.Context, key Key) (n, bytes int64, err error) {
 	var p reply
-	if err = key.validate(); err == nil {
+	if err = key.Validate(); err == nil {
 		_, p, err = r.run(ctx, scriptStatList, key, nil)
 	}
 	if err != nil {
@@ -977,7 +977,7 @@ func (r *Redis) StatList(ctx context.Context, key Key) (n, bytes int64, err erro
 
 // ClearList implements Store.
 func (r *Redis) ClearList(ctx context.Context, key Key) error {
-	err := key.validate()
+	err := key.Validate()
 	if err == nil {
 		_, _, err = r.run(ctx, scriptClearList, key, nil)
 	}
