@@ -176,15 +176,7 @@ func (s *Session) set(name string, data []byte) error {
 func (r *replica) set(data []byte) (done bool, err error) {
 	size, count := int64(len(data)), chunkCount(int64(len(data)))
 	err = r.change(
-		func() uint64 {
-			need := r.needSizeLocked(size)
-			for i := range count {
-				if r.mu.chunks[i] == nil {
-					need += chunkBytes
-				}
-			}
-			return need
-		},
+		func() uint64 { return r.needWholeLocked(size) },
 		func() error {
 			if r.mu.filling {
 				return nil

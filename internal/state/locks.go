@@ -193,7 +193,7 @@ func (s *Session) unlockAll() {
 }
 
 func validateLock(key global.Key, mode global.LockMode) error {
-	if err := validateKey(key); err != nil {
+	if err := key.Validate(); err != nil {
 		return err
 	}
 	if mode != global.LockRead && mode != global.LockWrite {

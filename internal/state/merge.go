@@ -124,11 +124,7 @@ func (r *replica) mergeChunk(i int64, sets uint64, op global.Op, m merger) (cont
 	if c == nil || r.mu.sets != sets || c.base == baseSame && c.forced.empty(chunkBytes) {
 		return nil, part{}
 	}
-	content = bytes.Clone(r.contentLocked(i))
-	base := content
-	if c.base != baseSame {
-		base = r.baseLocked(i, c)
-	}
+	content, base := r.copyLocked(nil, i, c)
 	dirty := c.dirty(nil, content, base)
 	if len(dirty) == 0 {
 		return nil, part{}

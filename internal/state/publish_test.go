@@ -184,6 +184,41 @@ func TestSession_View_publishedMeanwhile(t *testing.T) {
 	}
 }
 
+// A session that had heard of an older version when this host published one gets that, and
+// leaves it to nobody who asks afterwards.
+func TestSession_View_publishedHereMeanwhile(t *testing.T) {
+	store := &late{Store: newStore(t), heard: make(chan struct{}, 2), goOn: make(map[uint64]chan struct{})}
+	tier := newTier(t, store, Options{})
+	a, b := newSession(t, tier), newSession(t, tier)
+	older, newer := pattern(10, 1), pattern(10, 2)
+	must(t, a.Set("k", older))
+	v1, err := a.Publish("k")
+	must(t, err)
+	store.goOn[v1] = make(chan struct{})
+	done := make(chan error, 1)
+	go func() {
+		_, err := b.View("k", Access{Published: true}, 0, -1)
+		done <- err
+	}()
+	<-store.heard
+	must(t, a.Set("k", newer))
+	v2, err := a.Publish("k")
+	must(t, err)
+	store.goOn[v2] = make(chan struct{})
+	close(store.goOn[v2])
+	close(store.goOn[v1])
+	must(t, <-done)
+
+	wantBytes(t, "what it has mapped", view(t, b, "k", Access{Published: true}, 0, -1), older)
+	wantBytes(t, "of the host", view(t, newSession(t, tier), "k", Access{Published: true}, 0, -1), newer)
+	if n := tier.Stats().Replicas; n != 2 {
+		t.Errorf("%d replicas, want the value and what is published", n)
+	}
+	if n := len(tier.mu.asking); n != 0 {
+		t.Errorf("%d keys are asked for, want none", n)
+	}
+}
+
 // late is a Store whose answer to Published comes late: when goOn of the version is closed.
 type late struct {
 	global.Store

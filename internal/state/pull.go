@@ -168,15 +168,7 @@ func (r *replica) fits(size int64) error {
 func (r *replica) replace(data []byte) error {
 	size, count := int64(len(data)), chunkCount(int64(len(data)))
 	return r.change(
-		func() uint64 {
-			need := r.needSizeLocked(size)
-			for i := range count {
-				if r.mu.chunks[i] == nil {
-					need += chunkBytes
-				}
-			}
-			return need
-		},
+		func() uint64 { return r.needWholeLocked(size) },
 		func() error {
 			for i := range count {
 				if c := r.mu.chunks[i]; c != nil && c.writers > 0 {

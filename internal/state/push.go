@@ -296,11 +296,8 @@ func (d *differ) partsLocked(r *replica, i int64, c *chunk) ([]part, error) {
 	if c.base == baseSame && c.forced == (byteSet{}) {
 		return nil, nil
 	}
-	d.content = append(d.content[:0], r.contentLocked(i)...) // it may change while one looks
-	base := d.content
-	if c.base != baseSame {
-		base = r.baseLocked(i, c)
-	}
+	var base []byte
+	d.content, base = r.copyLocked(d.content[:0], i, c)
 	d.spans = c.dirty(d.spans[:0], d.content, base)
 	return partsOf(d.content, d.spans), nil
 }

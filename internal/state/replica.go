@@ -200,6 +200,16 @@ func (r *replica) baseLocked(i int64, c *chunk) []byte {
 	return content
 }
 
+// copyLocked appends the content of a chunk to room, for it may change while one looks, and
+// returns that and the base to compare it with.
+func (r *replica) copyLocked(room []byte, i int64, c *chunk) (content, base []byte) {
+	content = append(room, r.contentLocked(i)...)
+	if c.base == baseSame {
+		return content, content
+	}
+	return content, r.baseLocked(i, c)
+}
+
 // presentLocked tells whether all of the chunks are present.
 func (r *replica) presentLocked(chunks span) bool {
 	for i := chunks.from; i < chunks.to; i++ {
@@ -387,6 +397,17 @@ func (r *replica) resizeLocked(size int64) error {
 func (r *replica) needSizeLocked(size int64) uint64 {
 	length := uint64(chunkCount(size) * chunkBytes)
 	return overhead(max(length, uint64(len(r.mu.bytes)))) - overhead(uint64(len(r.mu.bytes)))
+}
+
+// needWholeLocked is what resizeLocked charges, and then each chunk that is absent.
+func (r *replica) needWholeLocked(size int64) uint64 {
+	need := r.needSizeLocked(size)
+	for i := range chunkCount(size) {
+		if r.mu.chunks[i] == nil {
+			need += chunkBytes
+		}
+	}
+	return need
 }
 
 // shrinkLocked makes zeroes of what lies beyond size for who still has it mapped. Those

@@ -106,8 +106,8 @@ func (s *Session) moveValue(find func() (*replica, error), do func(ctx context.C
 
 // find returns the replica in a slot, pinned, or nil.
 func (s *Session) find(at slot) (*replica, error) {
-	if err := validateKey(at.key); err != nil {
-		return nil, err
+	if err := at.key.Validate(); err != nil {
+		return nil, err // a value may be made here long before the global tier hears of it
 	}
 	return s.tier.pin(at)
 }

@@ -29,15 +29,14 @@
 // # Locks
 //
 // In this order: replica.moving, which is held across calls of the store, and waited for with
-// a context; Tier.reclaiming; replica.mu; Tier.mu; the mutexes of budget and locks. Nobody
-// holds two of the same kind. View takes none of them for a view that the session has.
+// a context; Tier.reclaiming; replica.mu; Tier.mu; the mutexes of budget, locks and stages.
+// Nobody holds two of the same kind. View takes none of them for a view that the session has.
 package state
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"unicode/utf8"
 
 	"github.com/faasm-go/faasm/internal/state/global"
 	"github.com/faasm-go/faasm/internal/vmem"
@@ -98,21 +97,6 @@ type Stats struct {
 	Replicas    int    // values here
 	MemoryBytes uint64 // that count against Options.MemoryMax
 	Moved       global.Moved
-}
-
-// validateKey refuses what the global tier would: a value may be made here long before it
-// is pushed.
-func validateKey(k global.Key) error {
-	for _, part := range []struct {
-		is    string
-		bytes string
-		max   int
-	}{{"tenant", k.Tenant, global.TenantBytesMax}, {"name", k.Name, global.NameBytesMax}} {
-		if len(part.bytes) == 0 || len(part.bytes) > part.max || !utf8.ValidString(part.bytes) {
-			return fmt.Errorf("%w: %s of %d bytes is not UTF-8 of 1 to %d", global.ErrInvalid, part.is, len(part.bytes), part.max)
-		}
-	}
-	return nil
 }
 
 // validateSize checks the size of a value.

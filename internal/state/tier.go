@@ -27,6 +27,7 @@ type Tier struct {
 	mu struct {
 		sync.RWMutex
 		replicas map[slot]*replica
+		asking   map[global.Key]asking
 		closed   bool
 	}
 
@@ -54,6 +55,7 @@ func New(opts Options) (*Tier, error) {
 	t := &Tier{opts: opts, store: opts.Store}
 	t.budget.max, t.budget.tenantMax = opts.MemoryMax, opts.TenantMemoryMax
 	t.mu.replicas = make(map[slot]*replica)
+	t.mu.asking = make(map[global.Key]asking)
 	t.life, t.endLife = context.WithCancelCause(context.Background())
 	return t, nil
 }
@@ -105,14 +107,20 @@ func (t *Tier) pin(at slot) (*replica, error) {
 
 // insert puts a new replica into the table, pinned. If another is in its place already it
 // frees the new one and returns that, pinned; but it replaces an older published version,
-// which who has it mapped keeps.
+// which who has it mapped keeps. A version that this host has published a later one of since
+// the caller asked for it stays out of the table, and is the caller's alone.
 func (t *Tier) insert(r *replica) (_ *replica, inserted bool, err error) {
 	t.mu.Lock()
 	now := t.mu.replicas[r.slot()]
 	var older *replica
-	if t.mu.closed {
+	switch {
+	case t.mu.closed:
 		err = global.ErrClosed
-	} else if now == nil || now.version < r.version {
+	case now != nil && now.version >= r.version:
+	case r.version != 0 && r.version < t.mu.asking[r.key].least:
+		r.gone.Store(true)
+		now, inserted = r, true
+	default:
 		if older = now; older != nil {
 			older.pins.Add(1)
 			older.gone.Store(true)

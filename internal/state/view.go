@@ -153,15 +153,11 @@ func (s *Session) openView(at slot, a Access, off, n int64) (*replica, error) {
 	if a.Published {
 		return s.openPublished(at.key, a.Pull)
 	}
-	was, err := s.find(at)
-	if was != nil {
-		s.tier.unpin(was)
+	r, err := s.find(at)
+	if r == nil && err == nil {
+		return s.open(at.key.Name, a) // which is as of now
 	}
-	if err != nil {
-		return nil, err
-	}
-	r, err := s.open(at.key.Name, a)
-	if err != nil || was == nil || !a.Pull {
+	if err != nil || !a.Pull {
 		return r, err
 	}
 	err = s.movingValue(r, func(ctx context.Context) error {
