@@ -114,7 +114,7 @@ type Limits struct {
 	Timeout   time.Duration // of a run, waiting included
 }
 
-// Step is a step of a function's life (DESIGN section 3) at which an upload can fail.
+// Step is a step of a function's life (see ARCHITECTURE.md) at which an upload can fail.
 type Step string
 
 const (
@@ -154,7 +154,7 @@ type Code struct {
 	imageSize uint64 // bytes in the snapshot
 
 	// slowRuns tells whether the function's runs are long, so that their CPU time is to be
-	// measured; see Code.cpu.
+	// measured; see Faaslet.cpuTime.
 	slowRuns atomic.Int32
 }
 

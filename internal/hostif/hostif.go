@@ -1,14 +1,14 @@
 // Package hostif is the host interface: the functions that a Faaslet may import, and the
 // only way out of it.
 //
-// Three dialects share one implementation: module `faasm`, our own (calls.go); WASI
-// preview 1 (wasi.go); and the names that guests of the original project import from `env`
-// (upstream.go). Each function is a row of a table (Functions): its name, its parameters,
-// what it does while a function is initialised (init.go), and a handler. A handler is
-// ordinary Go on the goroutine that carries the call, while the guest is suspended. One
-// that has to wait for a call or for a time says so and how it goes on (Guest.wait), so
-// that no goroutine waits with it; one that has to wait for something else may block
-// (Guest.block).
+// Three dialects share one implementation: module `faasm`, our own (calls.go, state.go);
+// WASI preview 1 (wasi.go); and the names that guests of the original project import from
+// `env` (upstream.go, upstream_state.go). Each function is a row of a table (Functions):
+// its name, its parameters, what it does while a function is initialised (init.go), and a
+// handler. A handler is ordinary Go on the goroutine that carries the call, while the guest
+// is suspended. One that has to wait for a call or for a time says so and how it goes on
+// (suspend), so that no goroutine waits with it; one that has to wait for something else
+// may block (Guest.block).
 //
 // Nothing that a guest passes is trusted. Every pointer and length goes through
 // Guest.bytes and its relatives, which check it against the memory's present size, once,
@@ -73,9 +73,9 @@ type Guest struct {
 	Log      call.LogWriter
 	Name     string   // argv[0]
 	Env      []string // "NAME=value"
-	// Init is set while the guest is initialised. Host is nil then, Log, Limits, Name and
-	// Env are not used, of Call nothing is told to the guest, and the Instance runs on its
-	// logical clock.
+	// Init is set while the guest is initialised. Host, Region and State are nil then, Log,
+	// Limits, Memory, Name and Env are not used, of Call nothing is told to the guest, and
+	// the Instance runs on its logical clock.
 	Init *Initialisation
 	// MallocsOutput says how __faasm_await_call_output is to be taken; see upstream.go.
 	MallocsOutput bool

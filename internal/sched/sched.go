@@ -83,8 +83,8 @@ type Task interface {
 }
 
 // Scheduler is safe for concurrent use. It cancels calls whose deadline passes, while they
-// wait to start and once they have begun, with DeadlineExceeded. It owns the goroutines that carry the calls given
-// to Go; Close waits for them.
+// wait to start and once they have begun, with DeadlineExceeded. It owns the goroutines that
+// carry the calls given to Go; Close waits for them.
 type Scheduler struct {
 	opts Options
 	run  Run
