@@ -15,14 +15,14 @@ import (
 // it. A page takes memory once somebody has touched it, if only to read. It never shrinks: a
 // page beyond its end would raise SIGBUS in whoever touches it.
 //
-// It is safe for concurrent use, but for Close. Who reads its bytes while another writes
-// them sees what threads see.
+// It is safe for concurrent use, but for Close and Swap. Who reads its bytes while another
+// writes them sees what threads see.
 type Shared struct {
-	arena *Arena   // counts the views; nil: nobody does
-	file  *os.File // sealed against shrinking
+	arena *Arena // counts the views; nil: nobody does
 
 	mu struct {
 		sync.Mutex
+		file  *os.File // sealed against shrinking
 		size  uint64
 		views []view // the last shows all of size; those before it are somebody's still
 	}
@@ -46,7 +46,8 @@ func NewShared(a *Arena, size uint64) (*Shared, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrExhausted, err)
 	}
-	s := &Shared{arena: a, file: file}
+	s := &Shared{arena: a}
+	s.mu.file = file
 	err = linux.SealSize(file)
 	if err == nil {
 		err = s.Grow(size)
@@ -62,6 +63,13 @@ func (s *Shared) Size() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.mu.size
+}
+
+// file returns the file, and how much of it may be used.
+func (s *Shared) file() (*os.File, uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.file, s.mu.size
 }
 
 // Bytes is the host's view of the whole memory. It stays good until Close; after a Grow it
@@ -88,27 +96,27 @@ func (s *Shared) Grow(size uint64) error {
 		return nil
 	}
 	if have == 0 || size > uint64(s.mu.views[have-1].length) {
-		v, err := s.addView(size)
+		v, err := s.addViewLocked(size)
 		if err != nil {
 			return err
 		}
 		s.mu.views = append(s.mu.views, v)
 	}
 	// It comes last because it can't be undone: the file would refuse a growth to less.
-	if err := s.file.Truncate(int64(size)); err != nil {
+	if err := s.mu.file.Truncate(int64(size)); err != nil {
 		return fmt.Errorf("size shared memory to %d: %w", size, err)
 	}
 	s.mu.size = size
 	return nil
 }
 
-// addView maps size bytes, rounded up to a power of two.
-func (s *Shared) addView(size uint64) (view, error) {
+// addViewLocked maps size bytes, rounded up to a power of two.
+func (s *Shared) addViewLocked(size uint64) (view, error) {
 	if err := s.hold(1); err != nil {
 		return view{}, fmt.Errorf("map shared memory: %w", err)
 	}
 	length := max(viewMin, uintptr(1)<<bits.Len64(max(size, 1)-1))
-	addr, err := mapFile(0, length, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_NORESERVE, int(s.file.Fd()), 0)
+	addr, err := mapFile(0, length, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_NORESERVE, int(s.mu.file.Fd()), 0)
 	if err != nil {
 		err = fmt.Errorf("map %d bytes of shared memory: %w: %w", length, ErrExhausted, err)
 		return view{}, errors.Join(err, s.hold(-1))
@@ -126,10 +134,11 @@ func (s *Shared) hold(n int) error {
 // WriteAt copies b to off, all of it unless it returns an error. Where nobody has touched the
 // memory yet that takes half as long as copying to Bytes: the kernel faults no page in.
 func (s *Shared) WriteAt(b []byte, off int64) (int, error) {
-	if off < 0 || uint64(off)+uint64(len(b)) > s.Size() {
-		return 0, fmt.Errorf("write %d bytes at %d of shared memory: past its %d bytes", len(b), off, s.Size())
+	file, size := s.file()
+	if off < 0 || uint64(off)+uint64(len(b)) > size {
+		return 0, fmt.Errorf("write %d bytes at %d of shared memory: past its %d bytes", len(b), off, size)
 	}
-	return s.file.WriteAt(b, off)
+	return file.WriteAt(b, off)
 }
 
 // Discard makes n bytes from off zeroes, and gives the memory of whole pages back to the
@@ -139,18 +148,53 @@ func (s *Shared) Discard(off, n uint64) error {
 	if n == 0 {
 		return nil
 	}
-	return linux.PunchHole(s.file, int64(off), int64(n))
+	file, _ := s.file()
+	return linux.PunchHole(file, int64(off), int64(n))
 }
 
 // Resident is how many bytes of memory it takes.
-func (s *Shared) Resident() (uint64, error) { return linux.Blocks(s.file) }
+func (s *Shared) Resident() (uint64, error) {
+	file, _ := s.file()
+	return linux.Blocks(file)
+}
+
+// swapping is held by who holds the mutexes of two.
+var swapping sync.Mutex
+
+// Swap gives each of two memories what the other had: its content, size and views. Each
+// keeps its arena. What Bytes has returned of the one is bytes of the other from then on.
+// It returns false, and nothing has changed, if an arena has no room for the other's views.
+//
+// Preconditions: no region has either of them mapped, which would not follow, and nobody
+// else uses the bytes of either meanwhile.
+func (s *Shared) Swap(with *Shared) bool {
+	swapping.Lock()
+	defer swapping.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	with.mu.Lock()
+	defer with.mu.Unlock()
+	less, more := s, with
+	if len(less.mu.views) > len(more.mu.views) {
+		less, more = more, less
+	}
+	n := len(more.mu.views) - len(less.mu.views)
+	if less.hold(n) != nil {
+		return false
+	}
+	_ = more.hold(-n) // giving back is never refused
+	s.mu.file, with.mu.file = with.mu.file, s.mu.file
+	s.mu.size, with.mu.size = with.mu.size, s.mu.size
+	s.mu.views, with.mu.views = with.mu.views, s.mu.views
+	return true
+}
 
 // Close gives up the host's views, and nobody may touch what Bytes has returned from then
 // on. What regions have mapped stays good; the memory is freed with the last of them.
 func (s *Shared) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	errs := []error{s.file.Close(), s.hold(-len(s.mu.views))}
+	errs := []error{s.mu.file.Close(), s.hold(-len(s.mu.views))}
 	for _, v := range s.mu.views {
 		errs = append(errs, unmap(v.addr, v.length))
 	}
@@ -196,7 +240,8 @@ func (r *Region) MapShared(at uint64, s *Shared, off, n uint64, private bool) er
 	if err := r.checkGrown(at, n); err != nil {
 		return err
 	}
-	if size := s.Size(); off%WasmPageSize != 0 || off > size || n > size-off {
+	file, size := s.file()
+	if off%WasmPageSize != 0 || off > size || n > size-off {
 		return fmt.Errorf("map [%#x, %#x) of %#x bytes of shared memory", off, off+n, size)
 	}
 	flags := unix.MAP_SHARED
@@ -207,7 +252,7 @@ func (r *Region) MapShared(at uint64, s *Shared, off, n uint64, private bool) er
 	return r.replace(shared, func() error {
 		// It replaces what was there at once, or fails before it has touched it.
 		_, err := mapFile(r.Base+uintptr(at), uintptr(n), unix.PROT_READ|unix.PROT_WRITE,
-			flags|unix.MAP_FIXED|unix.MAP_NORESERVE, int(s.file.Fd()), int64(off))
+			flags|unix.MAP_FIXED|unix.MAP_NORESERVE, int(file.Fd()), int64(off))
 		if err != nil {
 			return fmt.Errorf("map %d bytes of shared memory at %#x: %w: %w", n, at, ErrExhausted, err)
 		}

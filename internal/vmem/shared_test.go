@@ -86,7 +86,7 @@ func TestShared_refuses(t *testing.T) {
 	if err := s.Grow(1 << 20); err != nil || s.Size() != 1<<20 {
 		t.Errorf("grow to what is mapped, after refusals: %v", err)
 	}
-	if err := s.file.Truncate(0); !errors.Is(err, unix.EPERM) {
+	if err := s.mu.file.Truncate(0); !errors.Is(err, unix.EPERM) {
 		t.Errorf("shrink the file: %v; want EPERM", err)
 	}
 	s.Bytes()[1<<20-1] = 1
@@ -307,7 +307,7 @@ func TestRegion_MapShared_refusedByTheKernel(t *testing.T) {
 	mapShared(t, r, 64<<10, s, 0, 64<<10, false)
 	s.Bytes()[0], part(r, 128<<10, 1)[0] = 1, 2
 	counted := a.mapped()
-	if err := s.file.Close(); err != nil { // so that mmap fails
+	if err := s.mu.file.Close(); err != nil { // so that mmap fails
 		t.Fatal(err)
 	}
 	for _, at := range []uint64{64 << 10, 128 << 10} {
@@ -562,7 +562,7 @@ func TestShared_WriteAt(t *testing.T) {
 			t.Errorf("%d bytes at %d: wrote %d", tt.n, tt.off, n)
 		}
 	}
-	if st, err := s.file.Stat(); err != nil || st.Size() != 64<<10 {
+	if st, err := s.mu.file.Stat(); err != nil || st.Size() != 64<<10 {
 		t.Errorf("refusals made the file %d bytes large, %v", st.Size(), err)
 	}
 	if n, err := s.WriteAt([]byte("end"), 64<<10-3); n != 3 || err != nil {
@@ -570,6 +570,119 @@ func TestShared_WriteAt(t *testing.T) {
 	}
 	if got := s.Bytes(); string(got[64<<10-3:]) != "end" || got[0] != 1 {
 		t.Errorf("then there is %q", got[64<<10-3:])
+	}
+}
+
+func TestShared_Swap(t *testing.T) {
+	one, two := newArenaOptions(t, ArenaOptions{MappingsMax: 1}), newArena(t)
+	for _, withArena := range []*Arena{two, nil} {
+		s, err := NewShared(one, 64<<10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		with, err := NewShared(withArena, 64<<10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Bytes()[0], with.Bytes()[0] = 1, 2
+		larger, err := NewShared(withArena, 64<<10)
+		if err == nil {
+			err = larger.Grow(3 << 20) // two views
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		check := func(what string, ones, twos int) {
+			t.Helper()
+			if withArena == nil {
+				twos = 0
+			}
+			if one.mapped() != ones || two.mapped() != twos {
+				t.Errorf("%s: %d and %d mappings are counted; want %d and %d", what, one.mapped(), two.mapped(), ones, twos)
+			}
+		}
+		// One view more than its arena has room for, whichever of the two asks.
+		for _, swapped := range []bool{s.Swap(larger), larger.Swap(s)} {
+			if swapped || s.Size() != 64<<10 || s.Bytes()[0] != 1 || larger.Size() != 3<<20 {
+				t.Errorf("swapped: %t; the sizes are %d and %d", swapped, s.Size(), larger.Size())
+			}
+		}
+		check("refused", 1, 3)
+
+		was := s.Bytes()
+		if !s.Swap(with) || s.Bytes()[0] != 2 || with.Bytes()[0] != 1 {
+			t.Errorf("swapped there are %d and %d; want 2 and 1", s.Bytes()[0], with.Bytes()[0])
+		}
+		if was[0] = 7; with.Bytes()[0] != 7 {
+			t.Error("what Bytes had returned is not the other's")
+		}
+		if !larger.Swap(with) || larger.Size() != 64<<10 || with.Size() != 3<<20 || larger.Bytes()[0] != 7 {
+			t.Errorf("swapped with a larger one: sizes %d and %d, content %d", larger.Size(), with.Size(), larger.Bytes()[0])
+		}
+		check("swapped", 1, 3)
+
+		// All that is done to one is done to what it has now.
+		if _, err := with.WriteAt([]byte{9}, 2<<20); err != nil || with.Bytes()[2<<20] != 9 {
+			t.Errorf("write to what was swapped: %v", err)
+		}
+		checkResident(t, with, PageSize)
+		if err := with.Discard(2<<20, PageSize); err != nil {
+			t.Fatal(err)
+		}
+		checkResident(t, with, 0)
+		if err := with.Grow(4 << 20); err != nil || len(with.Bytes()) != 4<<20 {
+			t.Errorf("grow what was swapped: %v", err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		check("one is closed", 0, 3)
+		if err := errors.Join(with.Close(), larger.Close()); err != nil {
+			t.Error(err)
+		}
+		check("all are closed", 0, 0)
+	}
+}
+
+// However many swap, what is there is there once, and so are the mappings.
+func TestShared_Swap_hammer(t *testing.T) {
+	a := newArena(t)
+	var all [3]*Shared
+	for i := range all {
+		arena := a
+		if i == 2 {
+			arena = nil
+		}
+		all[i] = newShared(t, arena, uint64(i+1)<<20)
+		all[i].Bytes()[0] = byte(i + 1)
+	}
+	var wg sync.WaitGroup
+	for g := range 6 {
+		wg.Go(func() {
+			for i := range 500 {
+				s, with := all[g%3], all[(g+1+i%2)%3]
+				if !s.Swap(with) {
+					t.Error("an arena without limit has no room")
+				}
+				if s.Size() == 0 || len(with.Bytes()) == 0 {
+					t.Error("a memory is empty")
+				}
+			}
+		})
+	}
+	wg.Wait()
+	var found []uint64
+	for _, s := range all {
+		if want := uint64(s.Bytes()[0]) << 20; s.Size() != want {
+			t.Errorf("the memory of %d MiB has a size of %d", want>>20, s.Size())
+		}
+		found = append(found, s.Size())
+	}
+	if slices.Sort(found); !slices.Equal(found, []uint64{1 << 20, 2 << 20, 3 << 20}) {
+		t.Errorf("there are memories of %d bytes", found)
+	}
+	if a.mapped() != 2 {
+		t.Errorf("%d mappings are counted; want 2", a.mapped())
 	}
 }
 
