@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <time.h>
 
 enum { WASM_PAGE = 65536, PAGE = 4096 };
@@ -551,9 +552,18 @@ static void restore_free(fsl_restore *r) {
   free(r);
 }
 
+void fsl_module_can_reset(fsl_module *m, fsl_name *resets, size_t nresets) {
+  m->resets = resets;
+  m->nresets = nresets;
+  m->can_reset = !m->heap;
+}
+
 void fsl_module_delete(fsl_module *m) {
   if (m->restore)
     restore_free(m->restore);
+  for (size_t i = 0; i < m->nresets; i++)
+    free(m->resets[i].at);
+  free(m->resets);
   wasmtime_instance_pre_delete(m->pre);
   wasmtime_module_delete(m->module);
   free(m);
@@ -645,6 +655,42 @@ static bool restore(fsl *f, const fsl_restore *r) {
   return ok;
 }
 
+// A mutable global, and what it holds when an instance is made.
+typedef struct fsl_first {
+  wasmtime_global_t global;
+  wasmtime_val_t value;
+} fsl_first;
+
+// remember keeps what fsl_reset needs.
+static bool remember(fsl *f, const fsl_module *m) {
+  f->first = calloc(m->nresets + 1, sizeof *f->first);
+  for (size_t i = 0; i < m->nresets; i++) {
+    wasmtime_extern_t item;
+    if (!find(f, m->resets[i].at, m->resets[i].n, WASMTIME_EXTERN_GLOBAL, &item))
+      return restore_fail(f, "global", &m->resets[i], NULL);
+    f->first[i].global = item.of.global;
+    wasmtime_global_get(f->context, &item.of.global, &f->first[i].value);
+  }
+  return true;
+}
+
+bool fsl_reset(fsl *f, const fsl_module *m) {
+  if (!f->first || f->future || f->trap || f->error || f->depth || f->size != f->first_size || f->clock_logical ||
+      ++f->resets > FSL_RESETS_MAX)
+    return false;
+  for (size_t i = 0; i < m->nresets; i++) {
+    wasmtime_error_t *err = wasmtime_global_set(f->context, &f->first[i].global, &f->first[i].value);
+    if (err) {
+      wasmtime_error_delete(err);
+      return false;
+    }
+  }
+  f->grow_refused = f->host = f->nargs = 0;
+  f->result = 0;
+  f->reset = true;
+  return true;
+}
+
 // instantiate makes the store and the instance, and restores it. A prepared module has no
 // start function, so no guest code runs here and no fiber is ever suspended.
 static bool instantiate(fsl *f, const fsl_module *m) {
@@ -661,7 +707,8 @@ static bool instantiate(fsl *f, const fsl_module *m) {
   while (!wasmtime_call_future_poll(future))
     ;
   wasmtime_call_future_delete(future);
-  bool ok = !f->trap && !f->error && (!m->restore || restore(f, m->restore));
+  bool ok = !f->trap && !f->error && (!m->restore || restore(f, m->restore)) && (!m->can_reset || remember(f, m));
+  f->first_size = f->size;
   f->start_ns = nanoseconds(CLOCK_MONOTONIC) - f->clock_start;
   return ok;
 }
@@ -704,6 +751,12 @@ static int run(fsl *f) {
 }
 
 int fsl_instantiate(fsl *f, const fsl_module *m) {
+  if (f->reset) {
+    f->reset = false;
+    f->clock_start = nanoseconds(CLOCK_MONOTONIC);
+    f->start_ns = 0;
+    return FSL_FINISHED;
+  }
   current = f;
   bool ok = f->store || instantiate(f, m);
   current = NULL;
@@ -713,10 +766,15 @@ int fsl_instantiate(fsl *f, const fsl_module *m) {
 int fsl_start(fsl *f, const fsl_module *m, const char *export, size_t n, size_t nresults) {
   if (fsl_instantiate(f, m) == FSL_TRAPPED)
     return FSL_TRAPPED;
-  wasmtime_extern_t item;
-  if (!find(f, export, n, WASMTIME_EXTERN_FUNC, &item))
-    return FSL_NO_ENTRY;
-  f->func = item.of.func;
+  if (n != f->entry_n || memcmp(export, f->entry_name, n)) {
+    wasmtime_extern_t item;
+    if (!find(f, export, n, WASMTIME_EXTERN_FUNC, &item))
+      return FSL_NO_ENTRY;
+    f->entry = item.of.func;
+    f->entry_n = n <= sizeof f->entry_name ? n : 0;
+    memcpy(f->entry_name, export, f->entry_n);
+  }
+  f->func = f->entry;
   f->nresults = nresults;
   return run(f);
 }
@@ -758,6 +816,37 @@ char *fsl_grow(fsl *f, const char *export, size_t n, uint64_t pages) {
   wasmtime_error_t *err = wasmtime_memory_grow(f->context, &item.of.memory, pages, &before);
   f->host_grows = false;
   return err ? take_message(err) : NULL;
+}
+
+// ---- page faults ----
+
+bool fsl_thread_faulted(void) {
+  static _Thread_local long seen = -1;
+  struct rusage u;
+  if (getrusage(RUSAGE_THREAD, &u))
+    return true;
+  long now = u.ru_minflt + u.ru_majflt;
+  bool faulted = now != seen;
+  seen = now;
+  return faulted;
+}
+
+bool fsl_counts_faults(void) {
+  enum { PAGES = 64 };
+  uint8_t *p = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (p == MAP_FAILED)
+    return false;
+  madvise(p, PAGES * PAGE, MADV_NOHUGEPAGE);
+  bool counts = true, settles = false;
+  fsl_thread_faulted();
+  for (int i = 0; i < PAGES; i++) {
+    *(volatile uint8_t *)(p + i * PAGE) = 1;
+    counts &= fsl_thread_faulted(); // for each page
+    *(volatile uint8_t *)(p + i * PAGE) = 2;
+    settles |= !fsl_thread_faulted();
+  }
+  munmap(p, PAGES * PAGE);
+  return counts && settles;
 }
 
 // ---- reading, for a snapshot ----
@@ -869,6 +958,7 @@ void fsl_delete(fsl *f) {
     wasmtime_store_delete(f->store);
   current = outer;
   free(f->nested);
+  free(f->first);
   free(f);
 }
 

@@ -4,7 +4,11 @@
 
 #include "wasmtime.h"
 
-enum { FSL_ARGS_MAX = 16, FSL_NESTED_MAX = 4 };
+enum { FSL_ARGS_MAX = 16, FSL_NESTED_MAX = 4, FSL_ENTRY_MAX = 32 };
+
+// An instance that has been reset so often is not reset again: whatever Wasmtime may keep
+// of a call in its store is bounded.
+enum { FSL_RESETS_MAX = 10000 };
 
 // What fsl_start, fsl_answer and their kin report.
 enum {
@@ -64,6 +68,13 @@ typedef struct fsl {
   int64_t start_ns;    // how long it took to instantiate and restore the module
 
   // The rest is engine.c's.
+  bool reset;          // it is as it was when it was made, and has not been started since
+  uint32_t resets;
+  uint64_t first_size; // of the linear memory, when it was made
+  struct fsl_first *first; // the globals then, as many as the module's nresets; or NULL
+  char entry_name[FSL_ENTRY_MAX]; // of entry, an export
+  size_t entry_n;
+  wasmtime_func_t entry;
   int event, depth, stack_taken;
   int memories; // index of the next one that Wasmtime asks for; -1 is the heap
   bool counts;  // it only counts them
@@ -129,6 +140,9 @@ typedef struct fsl_module {
   int64_t table_elements_max; // in each table the guest can grow; 0 if it has none
   fsl_restore *restore;       // owned; NULL: instances start as the module says
   bool heap;                  // instances have a heap for external references
+  fsl_name *resets;           // owned; the globals that fsl_reset sets
+  size_t nresets;
+  bool can_reset;             // besides memory they are all that a guest can change
 } fsl_module;
 
 // An export's type.
@@ -177,6 +191,8 @@ size_t fsl_module_code_bytes(const fsl_module *);
 char *fsl_module_validate(fsl_engine *, const uint8_t *wasm, size_t n);
 void fsl_module_exports(const fsl_module *, wasm_exporttype_vec_t *out);
 void fsl_export_at(const wasm_exporttype_vec_t *, size_t i, fsl_export *out);
+// Lets instances that are made from now on be reset. resets is taken over.
+void fsl_module_can_reset(fsl_module *, fsl_name *resets, size_t nresets);
 void fsl_module_delete(fsl_module *);
 char *fsl_wat(const char *text, size_t n, wasm_byte_vec_t *out);
 
@@ -187,7 +203,11 @@ char *fsl_wat(const char *text, size_t n, wasm_byte_vec_t *out);
 // fsl_start's caller knows the export's type: no parameters, nresults (0 or 1) numbers.
 // fsl_instantiate does what the first start would do before it runs the guest, and returns
 // FSL_FINISHED or FSL_TRAPPED.
+// fsl_reset, after FSL_FINISHED, makes an instance whose guest came to its end what it was
+// before its first start, but for the bytes of its memory: another start may follow. If it
+// returns false only fsl_delete may.
 fsl *fsl_new(void);
+bool fsl_reset(fsl *, const fsl_module *);
 int fsl_instantiate(fsl *, const fsl_module *);
 int fsl_start(fsl *, const fsl_module *, const char *export, size_t n, size_t nresults);
 int fsl_start_table(fsl *, const fsl_module *, const char *table, size_t n, uint32_t index);
@@ -224,6 +244,11 @@ int64_t fsl_elapsed(const fsl *);
 #define FSL_CLOCK_EPOCH (INT64_C(1577836800) * 1000000000)
 #define FSL_CLOCK_MAX (INT64_MAX - FSL_CLOCK_EPOCH)
 #define FSL_CLOCK_STEP INT64_C(1000) // what a reading adds to a logical clock
+
+// Whether this thread has taken a page fault since it last asked; true the first time.
+bool fsl_thread_faulted(void);
+// Whether the kernel's count of them can be relied on.
+bool fsl_counts_faults(void);
 
 // Why the guest died, after FSL_TRAPPED: a message to free(), Wasmtime's trap code or -1,
 // and up to *nframes frames, innermost first.

@@ -26,6 +26,10 @@ package engine
 #cgo noescape fsl_grow
 #cgo nocallback fsl_grow
 #cgo nocallback fsl_new
+#cgo noescape fsl_thread_faulted
+#cgo nocallback fsl_thread_faulted
+#cgo noescape fsl_reset
+#cgo nocallback fsl_reset
 #include <stdlib.h>
 #include "engine.h"
 */
@@ -245,6 +249,18 @@ func (m *Module) Close() {
 	}
 }
 
+// SetReset lets later instances be Reset: besides the bytes and the size of its memory, the
+// globals with these exports, which are numbers, are all that a guest of the module can
+// change. It must be called once at most, and while no instance is being made.
+func (m *Module) SetReset(globals []string) {
+	n := len(globals)
+	names := unsafe.Slice((*C.fsl_name)(C.calloc(C.size_t(n+1), C.sizeof_fsl_name)), n+1)
+	for i, name := range globals {
+		names[i] = C.fsl_name{at: C.CString(name), n: C.size_t(len(name))}
+	}
+	C.fsl_module_can_reset(m.c, &names[0], C.size_t(n))
+}
+
 // Memory is where an instance lives: parts of a vmem.Region.
 type Memory struct {
 	Base     uintptr // guest address 0
@@ -274,8 +290,8 @@ const (
 	NoEntry Event = C.FSL_NO_ENTRY
 )
 
-// Instance is one run of a module in a region. It is for one goroutine at a time, and
-// holds C memory until Close.
+// Instance is one run of a module in a region, or after each Reset another one. It is for one
+// goroutine at a time, and holds C memory until Close.
 type Instance struct {
 	c *C.fsl
 	m *Module
@@ -386,6 +402,15 @@ func (i Instance) Memory() []byte {
 	// invariant of package vmem), outside of Go's heap.
 	return unsafe.Slice((*byte)(unsafe.Pointer(i.c.base)), int(i.c.size))
 }
+
+// Reset makes the instance what it was before it was started, but for the bytes of its
+// memory, which whoever runs it next must have put back: to make a new one takes as long as
+// all else about a short run. It returns false, and only Close may follow, if the guest did
+// not come to its end by itself, if its memory has grown, if it has been reset very often, or
+// if its module has other things that change (Module.SetReset).
+//
+// Preconditions: no thread is in Start, Answer or CallGuest.
+func (i Instance) Reset() bool { return bool(C.fsl_reset(i.c, i.m.c)) }
 
 // Close drops the instance, in whatever state its guest is, but not while a thread is in
 // Start, Answer or CallGuest. The region may be used again afterwards.
@@ -498,6 +523,15 @@ func (i Instance) AdvanceClock(d time.Duration) {
 // ClockReading is the logical clock's last reading: what Restore.Clock is to be for
 // instances that go on from this one.
 func (i Instance) ClockReading() time.Duration { return time.Duration(i.c.clock) }
+
+// ThreadFaulted tells whether this thread has taken a page fault since the last time that it
+// was asked, whatever for; the first time it has. Who asks must have been on the thread for
+// all of the time that matters (runtime.LockOSThread). It is one system call.
+func ThreadFaulted() bool { return bool(C.fsl_thread_faulted()) }
+
+// CountsFaults tries out whether ThreadFaulted can be relied on: not every kernel that is
+// like Linux counts.
+func CountsFaults() bool { return bool(C.fsl_counts_faults()) }
 
 // GuestStack is what a native stack of so many bytes leaves for guest code.
 func GuestStack(stack uint64) uint64 { return stack - hostStack }

@@ -3,6 +3,7 @@ package faaslet
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/faasm-go/faasm/internal/engine"
@@ -11,9 +12,9 @@ import (
 // Parts is what the parts of a Faaslet's life took.
 type Parts struct {
 	Region   time.Duration // to take a region that is at hand
-	Instance time.Duration // to make an instance in it, with its state restored
-	Guest    time.Duration // to run the entry point
-	Clean    time.Duration // to drop the instance, clean the region and give it back
+	Instance time.Duration // to make an instance in it, with its state restored, if there is none yet
+	Guest    time.Duration // to run the entry point, and to ask for the thread's faults
+	Clean    time.Duration // to reset the instance, clean the region and give it back
 }
 
 // BareParts does what Bare does, and times it.
@@ -24,6 +25,8 @@ func (c *Code) BareParts() (Parts, error) {
 	if err != nil {
 		return p, err
 	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	taken := time.Now()
 	instance := c.instance(region)
 	event := instance.Instantiate()
@@ -31,6 +34,7 @@ func (c *Code) BareParts() (Parts, error) {
 	if event == engine.Finished {
 		event = instance.Start(c.manifest.Entry.Export, c.manifest.Entry.Results)
 	}
+	region.NoFaults = c.rt.countsFaults && !engine.ThreadFaulted()
 	ran := time.Now()
 	if event != engine.Finished {
 		err = fmt.Errorf("%s stopped with event %d", c.manifest.Entry.Export, event)

@@ -3,6 +3,7 @@ package faaslet
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,8 @@ type Runtime struct {
 	engine *engine.Engine
 	arena  *vmem.Arena
 	opts   Options
+
+	countsFaults bool // engine.CountsFaults
 }
 
 // Options are a Runtime's. The zero value of each is what production uses.
@@ -69,7 +72,7 @@ func NewRuntime(opts Options) (*Runtime, error) {
 	if err != nil {
 		return nil, errors.Join(err, arena.Close())
 	}
-	return &Runtime{engine: eng, arena: arena, opts: opts}, nil
+	return &Runtime{engine: eng, arena: arena, opts: opts, countsFaults: engine.CountsFaults()}, nil
 }
 
 // Regions is the number of regions that exist, used or not.
@@ -284,6 +287,9 @@ func (c *Code) StartFrom(p *proto.File) error {
 	if err := c.module.SetRestore(plan); err != nil {
 		return errors.Join(fmt.Errorf("start from Proto-Faaslet %s: %w", p.Hash(), err), pool.Close())
 	}
+	if globals, ok := c.manifest.resets(); ok {
+		c.module.SetReset(globals)
+	}
 	c.pool, c.imageSize, c.data = pool, img.Bytes(), nil
 	return nil
 }
@@ -338,12 +344,16 @@ func (c *Code) Idle() int { return c.pool.Idle() }
 func (c *Code) InUse() int { return c.pool.InUse() }
 
 // Bytes is about what the code keeps in memory besides its regions: machine code, what the
-// engine knows of it, and the image.
+// engine knows of it, the image, and the instances in regions at hand.
 func (c *Code) Bytes() uint64 {
 	// For each loaded module the engine keeps tables of types, functions and trap sites,
 	// and the allocators and the page tables have their part.
 	const fixed = 32 << 10
-	return fixed + c.module.CodeBytes() + c.imageSize
+	resident := 0
+	if c.pool != nil {
+		resident = c.pool.Idle() * residentBytes
+	}
+	return fixed + c.module.CodeBytes() + c.imageSize + uint64(resident)
 }
 
 // Close frees the code once no Faaslet runs it.
@@ -359,8 +369,18 @@ func (c *Code) Close() error {
 	return err
 }
 
-// instance makes an instance that will live in region.
+// resident is an instance that has been reset, and waits with its region for the next run.
+type resident struct{ engine.Instance }
+
+// residentBytes is about what one takes besides its region.
+const residentBytes = 8 << 10
+
+// instance returns an instance for a run in region: the one that is there already, or one
+// that it makes.
 func (c *Code) instance(region *vmem.Region) engine.Instance {
+	if r, ok := region.Resident.(*resident); ok {
+		return r.Instance
+	}
 	return c.module.NewInstance(engine.Memory{
 		Base: region.Base, Size: region.Image().Size, Limit: c.limits.MemoryMax, Reserved: c.rt.opts.Layout.Reservation,
 		Gate: region.Gate.Addr, StackTop: region.StackTop(), StackLen: region.StackLen(),
@@ -411,10 +431,13 @@ func (c *Code) Bare() error {
 	if err != nil {
 		return err
 	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	instance := c.instance(region)
 	if event := instance.Start(c.manifest.Entry.Export, c.manifest.Entry.Results); event != engine.Finished {
 		err = fmt.Errorf("%s stopped with event %d", c.manifest.Entry.Export, event)
 	}
+	region.NoFaults = c.rt.countsFaults && !engine.ThreadFaulted()
 	_, cleanErr := c.clean(region, instance, false)
 	return errors.Join(err, cleanErr)
 }

@@ -43,9 +43,9 @@ func TestRun_measuresCPU(t *testing.T) {
 		t.Errorf("%v of CPU in %v", r.Usage.CPU, r.Usage.Wall)
 	}
 	half := f.cpu
-	f.startClock()
+	f.hold()
 	f.Rest(func() { time.Sleep(20 * time.Millisecond) })
-	f.stopClock()
+	f.release()
 	if more := f.cpu - half; more <= 0 || more > 10*time.Millisecond {
 		t.Errorf("%v of CPU while it rested for 20ms", more)
 	}

@@ -34,6 +34,7 @@ type Faaslet struct {
 	region *vmem.Region  // nil if it got none
 	taken  time.Duration // for the region
 
+	faulted  bool          // a page fault was taken, or may have been, by what wrote to the region
 	measured bool          // its CPU time is
 	cpu      time.Duration // so far, if measured
 	since    time.Duration // the thread's clock when that was last begun
@@ -107,9 +108,9 @@ func (f *Faaslet) Run() *call.Wait {
 	if f.stage == fresh {
 		f.measured = f.code.slowRuns.Load() >= slowRunsMeasured
 	}
-	f.startClock()
+	f.hold()
 	w := f.run()
-	f.stopClock()
+	f.release()
 	if w == nil {
 		f.openGate()
 		f.end()
@@ -168,26 +169,28 @@ func (f *Faaslet) Drive(event engine.Event) engine.Event {
 
 // Rest runs wait, which blocks this goroutine. See hostif.Driver.
 func (f *Faaslet) Rest(wait func()) {
-	f.stopClock()
+	f.faulted = true // nobody knows what wait does, and where
+	f.release()
 	wait()
-	f.startClock()
+	f.hold()
 }
 
-// startClock counts what this thread does from now on as the Faaslet's CPU time. The
-// goroutine stays on the thread until stopClock: so the clock, which costs a system call, is
-// not read for each host call.
-func (f *Faaslet) startClock() {
+// hold keeps this goroutine on its thread until release. What the thread does is the
+// Faaslet's CPU time, and what faults it takes may be its own: these are read where it is let
+// go of, and not for each host call, because each reading is a system call.
+func (f *Faaslet) hold() {
+	runtime.LockOSThread()
 	if f.measured {
-		runtime.LockOSThread()
 		f.since = linux.ThreadTime()
 	}
 }
 
-func (f *Faaslet) stopClock() {
+func (f *Faaslet) release() {
 	if f.measured {
 		f.cpu += linux.ThreadTime() - f.since
-		runtime.UnlockOSThread()
 	}
+	f.faulted = f.faulted || engine.ThreadFaulted()
+	runtime.UnlockOSThread()
 }
 
 // end tells how the Faaslet ended.
@@ -371,20 +374,29 @@ func (c *Code) Run(cl *call.Call, w *World) (*call.Result, *Faaslet) {
 	return f.Result(), f
 }
 
-// Clean drops the instance and makes the region ready for the next Faaslet, off the path
-// of the reply. It returns how many pages had been written (0 where that is not known).
+// Clean makes the region ready for the next Faaslet, off the path of the reply. It returns how many pages had been written (0 where that is not known).
 func (f *Faaslet) Clean() (dirty int, err error) {
 	if f.region == nil {
 		return 0, nil
 	}
+	f.region.NoFaults = !f.faulted && f.code.rt.countsFaults
 	return f.code.clean(f.region, f.guest.Instance, f.result.Outcome != call.Returned)
 }
 
-// clean drops an instance and gives its region back. deep tells that the native stack may
-// have been used deeply.
+// clean makes a region and the instance in it ready for the next Faaslet, or drops the
+// instance if it can't be, and gives the region back. deep tells that the guest came to a bad
+// end, and that the native stack may have been used deeply.
 func (c *Code) clean(region *vmem.Region, instance engine.Instance, deep bool) (dirty int, err error) {
 	size := instance.Size()
-	instance.Close()
+	switch r, was := region.Resident.(*resident); {
+	case deep || !instance.Reset():
+		instance.Close()
+		region.Resident = nil
+	case !was:
+		region.Resident = &resident{instance}
+	case r.Instance != instance:
+		panic("BUG: a region with the instance of another")
+	}
 	if deep {
 		if err := region.DropStack(); err != nil {
 			return 0, err

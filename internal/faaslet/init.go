@@ -86,12 +86,14 @@ func (f *Faaslet) initialise(result *call.Result) (*proto.File, error) {
 		return nil, err
 	}
 	unguard := f.guard()
+	f.hold()
 	for _, s := range m.Init {
 		f.step, f.event = s, f.Drive(g.Instance.Start(s.Export, s.Results))
 		if f.event != engine.Finished || (s.Results > 0 && uint32(g.Instance.Result()) != 0) {
 			break
 		}
 	}
+	f.release()
 	unguard()
 	f.openGate()
 	result.Usage.Wall = time.Since(result.Started)

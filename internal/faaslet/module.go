@@ -107,6 +107,21 @@ func describe(bin []byte, p *wasm.Prepared) (manifest, error) {
 	return m, nil
 }
 
+// resets returns the exports of the globals that are all that a guest can change besides the
+// bytes and the size of its memory; see wasm.Prepared. ok is false if there is more.
+func (m *manifest) resets() (exports []string, ok bool) {
+	if len(m.Tables) > 0 || m.Drop != "" {
+		return nil, false
+	}
+	for _, g := range m.Globals {
+		if g.Type == wasm.FuncRef || g.Type == wasm.ExternRef {
+			return nil, false
+		}
+		exports = append(exports, g.Export)
+	}
+	return exports, true
+}
+
 func checkImports(imports []wasm.Import) error {
 	for _, imp := range imports {
 		f, ok := hostif.Lookup(imp.Module, imp.Name)

@@ -12,6 +12,12 @@ import (
 // a page does not tell which run wrote it. So that one odd run does not tax all that
 // follow, a pool learns how much a run of its function writes, and a region in which much
 // more has gathered gives it all back to the kernel.
+//
+// Most runs of a short function write only pages that earlier runs have left resident. A page
+// that is not resident can't be written without a page fault; so if the thread that carried
+// the run has taken none (Region.NoFaults), what is resident is what it was, and the kernel
+// need not be asked. That rests on no page becoming resident by itself: no huge page may take
+// the place of small ones (smallPages), and nobody else may write to the region.
 
 const (
 	// keepMin is how much a region may always retain: copying it costs less than the
@@ -82,6 +88,11 @@ func (p *Pool) clean(r *Region, size uint64) (dirty int, err error) {
 	if a.pagemap == nil {
 		return 0, p.drop(r)
 	}
+	r.runs++
+	looksAtStack := r.exact || r.runs%stackRuns == 0
+	if r.NoFaults && r.keptKnown && r.small && size == r.image.Size && !looksAtStack && r.retained <= keepMin {
+		return r.restoreKept(), nil
+	}
 	s := a.scans.Get().(*scan)
 	defer a.scans.Put(s)
 
@@ -89,9 +100,7 @@ func (p *Pool) clean(r *Region, size uint64) (dirty int, err error) {
 	if r.exact {
 		keep = keepMax
 	}
-	r.runs++
 	start := r.Base
-	looksAtStack := r.exact || r.runs%stackRuns == 0
 	if looksAtStack {
 		start = r.stack
 	}
@@ -117,18 +126,29 @@ func (p *Pool) clean(r *Region, size uint64) (dirty int, err error) {
 		return dirty, p.drop(r)
 	}
 	r.exact = false
+	r.kept, r.keptKnown = r.kept[:0], true
 	for _, w := range s.ranges {
 		if from := max(uintptr(w.Start), r.Base); from < uintptr(w.End) {
-			r.restore(uint64(from-r.Base), w.End-uint64(from))
+			r.kept = append(r.kept, span{from - r.Base, uintptr(w.End) - r.Base})
 		}
 	}
+	r.restoreKept()
 	return dirty, nil
+}
+
+// restoreKept copies the image over all that is kept, and returns how many pages that is.
+func (r *Region) restoreKept() (pages int) {
+	for _, s := range r.kept {
+		r.restore(uint64(s.from), uint64(s.to-s.from))
+		pages += int((s.to - s.from) / PageSize)
+	}
+	return pages
 }
 
 // drop gives all that r retains back to the kernel.
 func (p *Pool) drop(r *Region) error {
 	p.retain(r, 0)
-	r.exact, r.runs, r.stackKept = true, 0, 0
+	r.exact, r.runs, r.stackKept, r.keptKnown = true, 0, 0, false
 	return r.drop()
 }
 

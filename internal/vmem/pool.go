@@ -98,6 +98,7 @@ func (p *Pool) Take() (*Region, error) {
 func (p *Pool) Give(r *Region, size uint64) (dirty int, err error) {
 	defer p.inUse.Add(-1)
 	dirty, err = p.clean(r, size)
+	r.NoFaults = false
 	if err == nil {
 		s := p.near.Get().(*poolShard)
 		kept := p.push(s, r)

@@ -21,11 +21,22 @@ type Region struct {
 
 	shared []interval // parts of the grown memory that MapShared has mapped
 
+	// Resident is what its owner keeps with it while it is bound, or nil. It is closed
+	// before the region is unbound.
+	Resident interface{ Close() }
+
+	// NoFaults is set by who took the region, if no page fault was taken by whatever has
+	// written to it since then. Give then need not ask the kernel what was written.
+	NoFaults bool
+
 	// What cleaning knows; see clean.go.
 	retained  uint64 // bytes left resident when it was last cleaned
 	stackKept uint64 // those of them in the native stack, when last looked at
 	exact     bool   // nothing was resident: what is written, the last run wrote
 	runs      int    // since nothing was
+	kept      []span // of the linear memory: what was left resident, if keptKnown
+	keptKnown bool
+	small     bool // no page of it becomes resident but by a fault
 }
 
 // StackTop is the address just above the native stack, which grows down.
@@ -51,7 +62,8 @@ func (r *Region) bind(img *Image) error {
 		return err
 	}
 	img.retain()
-	r.image, r.exact, r.runs, r.stackKept = img, true, 0, 0
+	r.image, r.exact, r.runs, r.stackKept, r.keptKnown = img, true, 0, 0, false
+	r.small = smallPages(r.Base, uintptr(img.Size)) == nil
 	return nil
 }
 
@@ -83,6 +95,10 @@ func (r *Region) mapImage(img *Image) error {
 
 // unbind gives up the image and every page of the region.
 func (r *Region) unbind() {
+	if r.Resident != nil {
+		r.Resident.Close()
+		r.Resident = nil
+	}
 	r.unmapAll()
 	if r.image != nil {
 		r.image.release()
@@ -91,8 +107,7 @@ func (r *Region) unbind() {
 }
 
 func (r *Region) unmapAll() {
-	_, err := mapAnon(r.stack, r.StackLen()+uintptr(r.arena.layout.Reservation),
-		unix.PROT_NONE, unix.MAP_FIXED|unix.MAP_NORESERVE)
+	err := mapInRegion(r.stack, r.StackLen()+uintptr(r.arena.layout.Reservation), unix.PROT_NONE)
 	if err != nil {
 		// The kernel can refuse this only for lack of a mapping, and it merges with its
 		// neighbours. Going on would let the next tenant see this one's memory.
@@ -109,8 +124,7 @@ func (r *Region) ungrow(size uint64) error {
 		return nil
 	}
 	grown := size - r.image.Size
-	_, err := mapAnon(r.Base+uintptr(r.image.Size), uintptr(grown), unix.PROT_NONE, unix.MAP_FIXED|unix.MAP_NORESERVE)
-	if err != nil {
+	if err := mapInRegion(r.Base+uintptr(r.image.Size), uintptr(grown), unix.PROT_NONE); err != nil {
 		return fmt.Errorf("take back %d bytes of grown memory: %w", grown, err)
 	}
 	r.forgetShared()

@@ -267,7 +267,7 @@ func (r *Region) UnmapShared(at, n uint64) error {
 		return err
 	}
 	return r.replace(without(r.shared, at, at+n), func() error {
-		_, err := mapAnon(r.Base+uintptr(at), uintptr(n), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_FIXED|unix.MAP_NORESERVE)
+		err := mapInRegion(r.Base+uintptr(at), uintptr(n), unix.PROT_READ|unix.PROT_WRITE)
 		if err != nil {
 			return fmt.Errorf("map %d bytes of zeroes at %#x: %w: %w", n, at, ErrExhausted, err)
 		}

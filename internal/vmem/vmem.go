@@ -224,6 +224,7 @@ func (a *Arena) reserveLocked() error {
 			return fmt.Errorf("reserve %d MiB of addresses: %w: %w", size>>20, ErrExhausted, err)
 		}
 	}
+	_ = smallPages(base, uintptr(n)*size+before)
 	a.mu.slabs = append(a.mu.slabs, base, uintptr(n)*size+before)
 	first := alignUp(base + WasmPageSize)
 	for i := range n {

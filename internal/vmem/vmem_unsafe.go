@@ -13,6 +13,26 @@ func mapAnon(addr, length uintptr, prot, flags int) (uintptr, error) {
 	return mmap(addr, length, prot, flags|unix.MAP_PRIVATE|unix.MAP_ANONYMOUS, -1, 0)
 }
 
+// mapInRegion is mapAnon at a fixed address in a region, whose mappings are all alike in what
+// they tell the kernel, or it could not merge them.
+func mapInRegion(addr, length uintptr, prot int) error {
+	if _, err := mapAnon(addr, length, prot, unix.MAP_FIXED|unix.MAP_NORESERVE); err != nil {
+		return err
+	}
+	_ = smallPages(addr, length) // for what relies on it, bind asks again
+	return nil
+}
+
+// smallPages has the kernel never put a huge page there, neither when somebody writes nor, as
+// it else may, at any later time (khugepaged).
+func smallPages(addr, length uintptr) error {
+	err := madvise(addr, length, unix.MADV_NOHUGEPAGE)
+	if err == unix.EINVAL {
+		return nil // a kernel that has none
+	}
+	return err
+}
+
 func mapFile(addr, length uintptr, prot, flags, fd int, offset int64) (uintptr, error) {
 	return mmap(addr, length, prot, flags, fd, offset)
 }
