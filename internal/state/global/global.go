@@ -120,6 +120,21 @@ type Condition struct {
 	Fence uint64
 }
 
+// A Lender is a source of Write that is in memory already. What it lends is sent from where
+// it is: to copy 1 MiB takes as long as to send it.
+type Lender interface {
+	io.ReaderAt
+
+	// Lend appends to pieces those that make up [off, off+n), which is within the source,
+	// and returns a mark for Kept. The pieces stay readable until Write returns, but
+	// others may change them at any time.
+	Lend(pieces [][]byte, off, n int64) (_ [][]byte, mark uint64)
+
+	// Kept tells whether all that was lent at that mark is as it was when it was lent, and
+	// so what ReadAt returns. Once it is not it never will be.
+	Kept(mark uint64) bool
+}
+
 // Range is bytes to put at an offset of a value.
 type Range struct {
 	Offset int64
@@ -161,8 +176,9 @@ type Store interface {
 	Read(ctx context.Context, key Key, off int64, dst []byte) (int, Info, error)
 
 	// Write makes the size bytes of src the value, at once for every reader, and
-	// durable as the package says. It reads src in pieces, more than one at a time, each
-	// once. A nil src stands for zeroes, which take no room.
+	// durable as the package says. It reads src in pieces, more than one at a time, and
+	// a piece of a Lender again if it has changed. A nil src stands for zeroes, which take
+	// no room.
 	//
 	// ErrVersion, ErrFenced: see Condition. An error of src is returned.
 	Write(ctx context.Context, key Key, size int64, src io.ReaderAt, c Condition) (Info, error)

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"strconv"
 	"strings"
@@ -33,6 +34,9 @@ const (
 	// in chunks of 64 KiB was pushed at half the rate. A patch copies a chunk within Redis,
 	// which at 1 MiB adds a fifth to it.
 	redisChunkBytes = 1 << 20
+
+	// chunkBytesMax is more than any chunk ever has.
+	chunkBytesMax = 1 << 30
 
 	// exchangeBytes is how much goes in one exchange, or a chunk if that is more, and
 	// exchangesMax how many exchanges of one operation are under way: what an operation has
@@ -72,6 +76,7 @@ func (o RedisOptions) Validate() error {
 type Redis struct {
 	traffic
 	client rueidis.Client
+	wire   *wire
 	opts   RedisOptions // without zeroes
 	host   string       // the channel that wakes who waits here for a lock
 	chunk  int64        // redisChunkBytes, but in tests
@@ -141,6 +146,7 @@ func (r *Redis) open(ctx context.Context, address string) error {
 		}
 	}
 	option.DisableCache = true
+	option.AlwaysPipelining = true        // else a command that is under way alone would not end with its context
 	option.WriteBufferEachConn = 64 << 10 // stays in the processor's cache; the usual 512 KiB do not
 	option.Dialer.Timeout = r.opts.Timeout
 	option.ConnWriteTimeout = r.opts.Timeout
@@ -173,6 +179,12 @@ func (r *Redis) open(ctx context.Context, address string) error {
 		return fmt.Errorf("%w: %w", ErrUnavailable, o.err)
 	}
 	r.client = o.client
+	r.wire = newWire(func() string {
+		for at := range r.client.Nodes() {
+			return at
+		}
+		return ""
+	}, r.clusterSlots, option, r.opts.Timeout)
 	r.ctx, r.cancel = context.WithCancelCause(context.Background())
 	r.mu.waiters = make(map[string]chan struct{})
 	r.mu.views = make(map[Key]*view)
@@ -207,6 +219,7 @@ func (r *Redis) Close() error {
 		}
 		cancel()
 		r.cancel(ErrClosed)
+		r.wire.close()
 		r.mu.work.Wait()
 		r.client.Close()
 	})
@@ -227,6 +240,39 @@ func (r *Redis) spawn(f func()) bool {
 // exchangeChunks is how many chunks go in one exchange.
 func (r *Redis) exchangeChunks() int64 { return max(1, exchangeBytes/r.chunk) }
 
+// wireChunks is the same for an exchange of wire, which is with one node.
+func (r *Redis) wireChunks() int64 {
+	if r.cluster() {
+		return 1
+	}
+	return r.exchangeChunks()
+}
+
+func (r *Redis) cluster() bool { return r.client.Mode() == rueidis.ClientModeCluster }
+
+// clusterSlots asks where the slots of a Redis Cluster are, and returns what it is told.
+func (r *Redis) clusterSlots(ctx context.Context) (all []slots) {
+	list, _ := r.do(ctx, r.client.B().ClusterSlots().Build()).ToArray()
+	for _, item := range list { // first, last, the master's [host, port, …], those of replicas
+		parts, _ := item.ToArray()
+		if len(parts) < 3 {
+			continue
+		}
+		master, _ := parts[2].ToArray()
+		if len(master) < 2 {
+			continue
+		}
+		from, err1 := parts[0].AsInt64()
+		to, err2 := parts[1].AsInt64()
+		host, err3 := master[0].ToString()
+		port, err4 := master[1].AsInt64()
+		if errors.Join(err1, err2, err3, err4) == nil && host != "" && host != "?" {
+			all = append(all, slots{from, to, net.JoinHostPort(host, str(port))})
+		}
+	}
+	return all
+}
+
 // exchange returns the context of one exchange with a server.
 func (r *Redis) exchange(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(ctx, r.opts.Timeout, ErrUnavailable)
@@ -240,13 +286,22 @@ func (r *Redis) do(ctx context.Context, cmd rueidis.Completed) rueidis.RedisResu
 
 // failure says what an error of the client means. ctx is that of the operation.
 func (r *Redis) failure(ctx context.Context, err error) error {
+	var says serverError
 	if reply, ok := rueidis.IsRedisErr(err); ok {
-		code, _, _ := strings.Cut(reply.Error(), " ")
-		switch code {
+		says = serverError(reply.Error())
+	}
+	if says != "" || errors.As(err, &says) {
+		switch says.code() {
 		case "OOM":
 			return fmt.Errorf("%w: %w", ErrFull, err)
 		case "LOADING", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "MISCONF", "READONLY", "NOREPLICAS", "BUSY":
 			return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		case "WRONGTYPE":
+			return fmt.Errorf("%w: %w", ErrDamaged, err)
+		case "ERR":
+			if strings.Contains(string(says), "user_script:") { // a script could not go on with what is stored
+				return fmt.Errorf("%w: %w", ErrDamaged, err)
+			}
 		}
 		return err
 	}
@@ -255,6 +310,10 @@ func (r *Redis) failure(ctx context.Context, err error) error {
 	r.mu.Unlock()
 	if closed {
 		return ErrClosed
+	}
+	var source *sourceError
+	if errors.Is(err, ErrDamaged) || errors.As(err, &source) {
+		return err
 	}
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= 0 {
 		<-ctx.Done() // the client looks at the deadline, and may see it before the context does
@@ -302,15 +361,23 @@ const (
 )
 
 // reply is the answer of a script, without the status.
-type reply []rueidis.RedisMessage
+type reply []string
 
-// bytes returns a part of the reply; it is not to be changed.
 func (r reply) string(i int) string {
 	if i >= len(r) {
 		return ""
 	}
-	s, _ := r[i].ToString()
-	return s
+	return r[i]
+}
+
+// numbers returns ErrDamaged unless all that it has are numbers, as uint and int return them.
+func (r reply) numbers() error {
+	for _, s := range r {
+		if n, err := strconv.ParseInt(s, 10, 64); err != nil || n < 0 {
+			return fmt.Errorf("%w: %.40q is no number", ErrDamaged, s)
+		}
+	}
+	return nil
 }
 
 func (r reply) uint(i int) uint64 {
@@ -320,48 +387,54 @@ func (r reply) uint(i int) uint64 {
 
 func (r reply) int(i int) int64 { return int64(r.uint(i)) }
 
-// run runs a script in the slot of the key's tenant, after other commands of the same
-// slot, in one exchange. It makes errors of the statuses that mean one to every caller.
-func (r *Redis) run(ctx context.Context, s *luaScript, key Key, args []string, before ...rueidis.Completed) (status string, _ reply, err error) {
+// run runs a script in the slot of the key's tenant; see answer.
+func (r *Redis) run(ctx context.Context, s *luaScript, key Key, args []string) (status string, _ reply, err error) {
 	if r.ctx.Err() != nil {
 		return "", nil, ErrClosed
 	}
-	exchange, cancel := r.exchange(ctx)
-	defer cancel()
-	args = append([]string{key.Name}, args...)
-	call := r.client.B().Evalsha().Sha1(s.sha).Numkeys(1).Key(prefix(key.Tenant)).Arg(args...).Build()
-	var result rueidis.RedisResult
-	if len(before) == 0 {
-		result = r.client.Do(exchange, call)
-	} else {
-		results := r.client.DoMulti(exchange, append(before, call)...)
-		for _, other := range results[:len(before)] {
-			if err := other.Error(); err != nil {
-				return "", nil, r.failure(ctx, err)
+	var list []string
+	call := func(how, script string) error {
+		at := prefix(key.Tenant)
+		return r.wire.exchange(ctx, at, false, func(c *wireConn) (err error) {
+			c.script(how, script, at, key.Name, args)
+			if err := c.flush(); err != nil {
+				return err
 			}
-		}
-		result = results[len(before)]
+			list, err = c.list()
+			return err
+		})
 	}
-	if reply, ok := rueidis.IsRedisErr(result.Error()); ok && reply.IsNoScript() {
-		result = r.client.Do(exchange, r.client.B().Eval().Script(s.text).Numkeys(1).Key(prefix(key.Tenant)).Arg(args...).Build())
+	if err = call("EVALSHA", s.sha); unknownScript(err) {
+		err = call("EVAL", s.text)
 	}
-	parts, err := result.ToArray()
 	if err != nil {
 		return "", nil, r.failure(ctx, err)
 	}
-	if len(parts) == 0 {
+	return answer(list)
+}
+
+// unknownScript tells whether an error is that Redis does not know a hash.
+func unknownScript(err error) bool {
+	var says serverError
+	return errors.As(err, &says) && says.code() == "NOSCRIPT"
+}
+
+// answer takes the answer of a script apart. It makes errors of the statuses that mean one
+// to every caller.
+func answer(list []string) (status string, p reply, err error) {
+	if len(list) == 0 {
 		return "", nil, fmt.Errorf("%w: a script said nothing", ErrDamaged)
 	}
-	rest := reply(parts[1:])
-	switch status = (reply(parts)).string(0); status {
+	status, p = list[0], list[1:]
+	switch status {
 	case "FENCED":
 		return status, nil, ErrFenced
 	case "VERSION":
-		return status, nil, fmt.Errorf("%w: it is at %s", ErrVersion, rest.string(0))
+		return status, nil, fmt.Errorf("%w: it is at %s", ErrVersion, p.string(0))
 	case "ABSENT":
 		return status, nil, ErrNotFound
 	}
-	return status, rest, nil
+	return status, p, nil
 }
 
 // inParallel calls f for pieces of [0, n) of up to step, up to exchangesMax at a time,

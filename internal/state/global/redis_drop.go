@@ -2,6 +2,8 @@ package global
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -102,6 +104,12 @@ func (r *Redis) collectNumber(ctx context.Context, key Key, number string) (int6
 	deleted := int64(0)
 	for first, cursor := "0", "0"; ; {
 		_, p, err := r.run(ctx, scriptDropped, key, []string{number, first, "1000", cursor})
+		if errors.Is(err, ErrNotFound) { // somebody else was faster
+			return deleted, nil
+		}
+		if err == nil {
+			err = p[min(2, len(p)):].numbers()
+		}
 		if err != nil {
 			return deleted, err
 		}
@@ -138,9 +146,15 @@ func (r *Redis) unlink(ctx context.Context, names []string) error {
 	})
 }
 
-// sweepGrace is how long ago something must have been dropped for Sweep to think that
-// nobody is about to delete it.
-const sweepGrace = time.Minute
+const (
+	// sweepGrace is how long ago something must have been dropped for Sweep to think that
+	// nobody is about to delete it.
+	sweepGrace = time.Minute
+
+	// abandonedGrace is how long ago chunk 0 of a new value must have been stored for Sweep
+	// to think that its writer is no more. The clocks of two hosts are not as far apart.
+	abandonedGrace = time.Hour
+)
 
 // stored is a chunk that a sweep found.
 type stored struct {
@@ -149,67 +163,104 @@ type stored struct {
 	number uint64
 }
 
-// Sweep implements Store. It looks at all keys of each node.
+// Sweep implements Store. It looks at all keys of each node. What belongs to a damaged value it
+// leaves alone, and says so in the end.
 func (r *Redis) Sweep(ctx context.Context) (Swept, error) {
 	var swept Swept
+	var damaged error
 	for address, node := range r.client.Nodes() {
 		for cursor, more := uint64(0), true; more; {
 			exchange, cancel := r.exchange(ctx)
 			page, err := node.Do(exchange, node.B().Scan().Cursor(cursor).Match("faasm:*").Count(1000).Build()).AsScanEntry()
 			cancel()
-			if err == nil {
-				cursor, more = page.Cursor, page.Cursor != 0
-				err = r.sweepPage(ctx, page.Elements, &swept)
-			} else {
-				err = r.failure(ctx, err)
-			}
 			if err != nil {
+				return swept, fmt.Errorf("sweep %s: %w", address, r.failure(ctx, err))
+			}
+			cursor, more = page.Cursor, page.Cursor != 0
+			if err := r.sweepPage(ctx, page.Elements, &swept); errors.Is(err, ErrDamaged) {
+				damaged = fmt.Errorf("sweep %s: %w", address, err)
+			} else if err != nil {
 				return swept, fmt.Errorf("sweep %s: %w", address, err)
 			}
 		}
 	}
-	return swept, nil
+	return swept, damaged
 }
 
-// sweepPage looks at keys that were found together.
+// sweepPage looks at keys that were found together. ErrDamaged means that it has done what can
+// be done.
 func (r *Redis) sweepPage(ctx context.Context, names []string, swept *Swept) error {
 	found := make(map[Key][]stored)
+	var abandoned []string
 	for _, name := range names {
 		if key, chunk, ok := parseName(name); ok {
 			found[key] = append(found[key], chunk)
+		} else if since, ok := parseNewName(name); ok && time.Since(since) > abandonedGrace {
+			abandoned = append(abandoned, name)
 		}
 	}
+	if err := r.unlink(ctx, abandoned); err != nil {
+		return err
+	}
+	swept.Chunks += int64(len(abandoned))
+	var damaged error
 	for key, chunks := range found {
-		chunks = slices.DeleteFunc(chunks, func(c stored) bool { return c.name == "" })
-		args := []string{microseconds(sweepGrace)}
-		for _, c := range chunks {
-			args = append(args, str(c.index), str(c.number))
+		if err := r.sweepKey(ctx, key, chunks, swept); errors.Is(err, ErrDamaged) {
+			damaged = fmt.Errorf("%s: %w", key, err)
+		} else if err != nil {
+			return err
 		}
-		_, p, err := r.run(ctx, scriptSweep, key, args)
+	}
+	return damaged
+}
+
+// sweepKey looks at chunks of a value.
+func (r *Redis) sweepKey(ctx context.Context, key Key, chunks []stored, swept *Swept) error {
+	chunks = slices.DeleteFunc(chunks, func(c stored) bool { return c.name == "" })
+	args := []string{microseconds(sweepGrace)}
+	for _, c := range chunks {
+		args = append(args, str(c.index), str(c.number))
+	}
+	_, p, err := r.run(ctx, scriptSweep, key, args)
+	if err != nil {
+		return err
+	}
+	swept.Writers += p.int(0)
+	var dead []string
+	i := 1
+	for ; i < len(p) && p.string(i) != "0"; i++ {
+		if at := p.int(i) - 1; at < int64(len(chunks)) {
+			dead = append(dead, chunks[at].name)
+		}
+	}
+	if err := r.unlink(ctx, dead); err != nil {
+		return err
+	}
+	swept.Chunks += int64(len(dead))
+	for i++; i < len(p); i++ {
+		n, err := r.collectNumber(ctx, key, p.string(i))
 		if err != nil {
 			return err
 		}
-		swept.Writers += p.int(0)
-		var dead []string
-		i := 1
-		for ; i < len(p) && p.string(i) != "0"; i++ {
-			if at := p.int(i) - 1; at < int64(len(chunks)) {
-				dead = append(dead, chunks[at].name)
-			}
-		}
-		if err := r.unlink(ctx, dead); err != nil {
-			return err
-		}
-		swept.Chunks += int64(len(dead))
-		for i++; i < len(p); i++ {
-			n, err := r.collectNumber(ctx, key, p.string(i))
-			if err != nil {
-				return err
-			}
-			swept.Chunks += n
-		}
+		swept.Chunks += n
 	}
 	return nil
+}
+
+// newName is the key of a chunk 0 that is about to be committed.
+func newName(tenant, id string) string { return prefix(tenant) + "n:" + id }
+
+// newID names such a chunk, and says since when it is there.
+func newID() string { return str(time.Now().Unix()) + "-" + rand.Text() }
+
+// parseNewName returns what newID has said.
+func parseNewName(name string) (since time.Time, ok bool) {
+	rest, ours := strings.CutPrefix(name, "faasm:{")
+	_, rest, _ = strings.Cut(rest, "}")
+	id, is := strings.CutPrefix(rest, "n:")
+	seconds, _, _ := strings.Cut(id, "-")
+	n, err := strconv.ParseInt(seconds, 10, 64)
+	return time.Unix(n, 0), ours && is && err == nil
 }
 
 // parseName takes the key of a chunk apart, or that of a hash of writers, which has no

@@ -51,7 +51,8 @@ func (r *Redis) lock(ctx context.Context, key Key, mode LockMode) (*Lease, error
 		if status != statusWait {
 			return r.hold(key, p.uint(0), asked)
 		}
-		again := time.NewTimer(min(time.Duration(p.int(0))*time.Microsecond+time.Millisecond, wait/3))
+		ahead := min(p.uint(0), uint64(wait.Microseconds()))
+		again := time.NewTimer(min(time.Duration(ahead)*time.Microsecond+time.Millisecond, wait/3))
 		select {
 		case <-told:
 		case <-again.C:

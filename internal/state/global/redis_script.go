@@ -3,16 +3,18 @@ package global
 import (
 	"crypto/sha1"
 	"encoding/hex"
+	"regexp"
+	"slices"
 )
 
 // The keys in Redis. P is "faasm:{TENANT}", with the tenant as in a URL's query, so that
 // no brace is in it and all these are in the tenant's slot; NAME is the name as it is.
 //
-//	P clock        the last number given out: microseconds, or one more than the last
+//	P clock        the last tick: microseconds, or two more than the last
 //	P bytes        the tenant's usage
 //	P names        sorted set of the names that have a value or a list
 //	P v:NAME       hash: v version, s size, c chunk size, g generation, n chunks of it;
-//	               lb bytes of the list; pv the published versions, and for each
+//	               o 0 if all chunks are the generation's; lb bytes of the list; pv the published versions, and for each
 //	               pVERSION "g n s c"
 //	P o:NAME       hash, index → number: chunks that are not the generation's
 //	P q:V:NAME     the same of the published version V
@@ -20,7 +22,7 @@ import (
 //	               tNUMBER → "g n s c" of what has been dropped
 //	P x:N:NAME     the overrides (o or q) of what has been dropped under tN
 //	P 0:N:NAME     chunk 0 with the number N
-//	P n:ID         chunk 0 of a value that is about to be committed; it runs out
+//	P n:T-ID       chunk 0 of a value that is about to be committed, since T, in seconds
 //	P a:NAME       the list
 //	P f:NAME       the last token of the lock
 //	P l:NAME       hash: token → "mode expiry who" of who holds the lock
@@ -34,80 +36,134 @@ import (
 // A chunk is known by its index and number: the generation's if it was stored by a
 // Write, else that of the patch that made it. It is never changed. A chunk that is short
 // has zeroes after it.
-const scriptHead = `
-local P, name = KEYS[1], ARGV[1]
-local V, O, W, F = P..'v:'..name, P..'o:'..name, P..'w:'..name, P..'f:'..name
-local call = redis.call
-local function str(n) return string.format('%.0f', n) end
+
+// scriptParts are what scripts share, in order, and the name that each defines. Redis makes
+// anew what a script has each time that it runs, so one has only those parts that it mentions,
+// or another part that it has: that halved what a commit takes.
+var scriptParts = []struct{ name, text string }{
+	{"V", `local V = P..'v:'..name`},
+	{"O", `local O = P..'o:'..name`},
+	{"W", `local W = P..'w:'..name`},
+	{"F", `local F = P..'f:'..name`},
+	{"str", `local function str(n) return string.format('%d', n) end`},
+	{"now", `
 local function now()
   local t = call('TIME')
   return t[1] * 1000000 + t[2]
-end
-local function tick()
-  local n, last = now(), tonumber(call('GET', P..'clock') or '0')
-  if n <= last then n = last + 1 end
-  call('SET', P..'clock', str(n))
+end`},
+	// tick is a number that this tenant has not had before, and beyond m's version. It is
+	// even, or it could be one that version has given out.
+	{"tick", `
+local function tick(m)
+  local n = now()
+  n = n + n % 2
+  local last = tonumber(call('SET', P..'clock', str(n), 'GET') or '0')
+  if not last or last > 2^53 then last = 0 end -- it was damaged, and is no more
+  if m then last = math.max(last, m.v) end
+  if n <= last then
+    n = last + 2 - last % 2
+    call('SET', P..'clock', str(n))
+  end
   return n
-end
+end`},
+	// version is a number beyond m's version, which is odd and so no tick. Without m it is
+	// one: what the key had before it was deleted is not known but to the clock.
+	{"version", `
+local function version(m)
+  if not m then return tick() end
+  local n = math.max(now(), m.v + 1)
+  return n + 1 - n % 2
+end`},
+	// count comes after the change that it counts, which a damaged usage must not cut in half:
+	// it stays damaged, and whoever asks for it is told so.
+	{"count", `
 local function count(bytes)
-  if bytes ~= 0 then call('INCRBY', P..'bytes', str(bytes)) end
-end
+  if bytes ~= 0 then redis.pcall('INCRBY', P..'bytes', str(bytes)) end
+end`},
+	// manifest checks what every other part relies on. What it raises is ErrDamaged.
+	{"manifest", `
+local function manifest(v, g, n, s, c)
+  if not string.find(table.concat({v, g, n, s, c}, ' '), '^%d+ %d+ %d+ %d+ %d+$') then error('damaged') end
+  local m = {v = v, g = g, n = tonumber(n), s = tonumber(s), c = tonumber(c)}
+  v, g = tonumber(v), tonumber(g)
+  if v < 1 or v > 2^53 or g < 1 or g > 2^53 or m.s > ` + str(int64(ValueBytesMax)) + `
+    or m.c < ` + str(int64(ChunkBytes)) + ` or m.c > ` + str(int64(chunkBytesMax)) + ` or m.n >= m.s / m.c + 1 then error('damaged') end
+  return m
+end`},
+	{"meta", `
 local function meta()
-  local m = call('HMGET', V, 'v', 'g', 'n', 's', 'c', 'pv')
-  if not m[1] then return nil end
-  return {v = m[1], g = m[2], n = tonumber(m[3]), s = tonumber(m[4]), c = tonumber(m[5]), pv = m[6]}
-end
-local function check(m, version, absent, fence)
+  local f = call('HMGET', V, 'v', 'g', 'n', 's', 'c', 'pv', 'o')
+  if not f[1] then return nil end
+  local m = manifest(f[1], f[2], f[3], f[4], f[5])
+  m.pv, m.o = f[6], f[7]
+  return m
+end`},
+	// soft is meta for who does away with the value: of a damaged one it returns the version
+	// alone. What that had is left to Sweep, and in the usage.
+	{"soft", `
+local function soft()
+  local readable, m = pcall(meta)
+  if readable then return m end
+  return {v = call('HGET', V, 'v')}
+end`},
+	{"check", `
+local function check(m, v, absent, fence)
   if fence ~= '0' and call('GET', F) ~= fence then return {'FENCED'} end
   if absent == '1' and m then return {'VERSION', m.v} end
-  if version ~= '0' and not (m and m.v == version) then return {'VERSION', m and m.v or '0'} end
-end
+  if v ~= '0' and not (m and m.v == v) then return {'VERSION', m and m.v or '0'} end
+end`},
+	{"published", `
 local function published(m)
   local out = {}
   for v in string.gmatch(m and m.pv or '', '%d+') do
-    local g, n, s, c = string.match(call('HGET', V, 'p'..v), '(%d+) (%d+) (%d+) (%d+)')
-    out[#out + 1] = {v = v, g = g, n = tonumber(n), s = tonumber(s), c = tonumber(c)}
+    out[#out + 1] = manifest(v, string.match(call('HGET', V, 'p'..v) or '', '^(%d+) (%d+) (%d+) (%d+)$'))
   end
   return out
-end
+end`},
+	{"number", `
 local function number(m, overrides, i)
-  local id = call('HGET', overrides, str(i))
+  local id = m.o ~= '0' and call('HGET', overrides, str(i))
   if id then return id end
   if i < m.n then return m.g end
   return '0'
-end
+end`},
+	{"shared", `
 local function shared(pubs, i, id)
   for _, p in ipairs(pubs) do
     if number(p, P..'q:'..p.v..':'..name, i) == id then return true end
   end
   return false
-end
+end`},
+	{"drop", `
 local function drop(m, overrides)
-  local id = str(tick())
+  local id = str(tick(m))
   call('HSET', W, 't'..id, m.g..' '..str(m.n)..' '..str(m.s)..' '..str(m.c))
   if call('EXISTS', overrides) == 1 then call('RENAME', overrides, P..'x:'..id..':'..name) end
   return id
-end
-local function list(overrides, first, last)
+end`},
+	{"list", `
+local function list(out, overrides, first, last)
   local n = call('HLEN', overrides)
-  if n == 0 then return {'A'} end
-  local out = {'R'}
   if n <= 1024 then
-    out = call('HGETALL', overrides)
-    table.insert(out, 1, 'A')
+    out[#out + 1] = 'A'
+    if n > 0 then
+      for _, x in ipairs(call('HGETALL', overrides)) do out[#out + 1] = x end
+    end
     return out
   end
+  out[#out + 1] = 'R'
   for i = first, last - 1, 1000 do
     local fields = {}
     for j = i, math.min(i + 999, last - 1) do fields[#fields + 1] = str(j) end
     for _, id in ipairs(call('HMGET', overrides, unpack(fields))) do out[#out + 1] = id or '' end
   end
   return out
-end
+end`},
+	{"forget", `
 local function forget()
   if call('HLEN', V) == 0 then call('ZREM', P..'names', name) end
-end
-`
+end`},
+}
 
 // luaScript is a script and what Redis knows it by.
 type luaScript struct {
@@ -119,8 +175,40 @@ func newScript(text string) *luaScript {
 	return &luaScript{text, hex.EncodeToString(sum[:])}
 }
 
-// script makes a script of the head and a body. Its key is P, its first argument NAME.
-func script(body string) *luaScript { return newScript(scriptHead + body) }
+// script makes a script of a body and the parts that it needs. Its key is P, its first
+// argument NAME.
+func script(body string) *luaScript { return scriptAfter("", body) }
+
+// scriptAfter is script for a body before which something is tried that needs no parts.
+func scriptAfter(first, body string) *luaScript {
+	for _, part := range slices.Backward(scriptParts) {
+		if regexp.MustCompile(`\b` + part.name + `\b`).MatchString(body) {
+			body = part.text + "\n" + body
+		}
+	}
+	return newScript("local P, name, call = KEYS[1], ARGV[1], redis.call\n" + first + body)
+}
+
+// usualCommit is scriptCommit where a value of one chunk takes the place of another, without
+// conditions, and nothing else needs the old one. It does the same in half of the time, for
+// all that the parts prepare for can't be.
+const usualCommit = `
+if ARGV[2] == '0' and ARGV[3] == '0' and ARGV[4] == '0' and ARGV[5] == '0' and ARGV[6] == '1' then
+  local V = P..'v:'..name
+  local m = call('HMGET', V, 'v', 'g', 'n', 's', 'pv', 'o')
+  local v, size = tonumber(m[1] or ''), tonumber(m[4] or '')
+  if v and v < 2^53 and size and m[2] and m[3] == '1' and not m[5] and m[6] == '0' then
+    local t = call('TIME')
+    local n = math.max(t[1] * 1000000 + t[2], v + 1)
+    v = string.format('%d', n + 1 - n % 2)
+    if redis.pcall('RENAME', P..'n:'..ARGV[9], P..'0:'..v..':'..name).err then return {'ABORTED'} end
+    call('UNLINK', P..'0:'..m[2]..':'..name)
+    call('HSET', V, 'v', v, 'g', v, 's', ARGV[7], 'c', ARGV[8])
+    if size ~= tonumber(ARGV[7]) then redis.pcall('INCRBY', P..'bytes', string.format('%d', ARGV[7] - size)) end
+    return {'OK', v, v, '0'}
+  end
+end
+`
 
 var (
 	// view: first, last, off, len → v g n s c, what chunk 0 has at off, overrides.
@@ -138,7 +226,7 @@ if len > 0 then
     if data == '' and call('EXISTS', key) == 0 then return {'LOST'} end
   end
 end
-return {'OK', m.v, m.g, str(m.n), str(m.s), str(m.c), id, data, list(O, first, last)}`)
+return list({'OK', m.v, m.g, str(m.n), str(m.s), str(m.c), id, data}, O, first, last)`)
 
 	// publishedView: first, last, version → the same of a published version.
 	scriptPublishedView = script(`
@@ -147,11 +235,12 @@ for _, p in ipairs(published(meta())) do
   if ARGV[4] == '0' or ARGV[4] == p.v then m = p end
 end
 if not m then return {'ABSENT'} end
-return {'OK', m.v, m.g, str(m.n), str(m.s), str(m.c), '0', '', list(P..'q:'..m.v..':'..name, tonumber(ARGV[2]), tonumber(ARGV[3]))}`)
+local out = {'OK', m.v, m.g, str(m.n), str(m.s), str(m.c), '0', ''}
+return list(out, P..'q:'..m.v..':'..name, tonumber(ARGV[2]), tonumber(ARGV[3]))`)
 
 	// begin: version, absent, fence, µs → a generation, registered.
 	scriptBegin = script(`
-local no = check(meta(), ARGV[2], ARGV[3], ARGV[4])
+local no = check(soft(), ARGV[2], ARGV[3], ARGV[4])
 if no then return no end
 local g = tick()
 call('HSET', W, 'w'..str(g), str(now() + ARGV[5]))
@@ -169,40 +258,34 @@ return {'OK'}`)
 	// commit: version, absent, fence, generation or 0, chunks, size, chunk size, the ID
 	// that chunk 0 is under → version, generation, what was dropped. Chunk 0 comes as a
 	// command of its own, which costs Redis much less than an argument of a script.
-	scriptCommit = script(`
-local m = meta()
+	scriptCommit = scriptAfter(usualCommit, `
+local m = soft()
 local new = P..'n:'..ARGV[9]
 local no = check(m, ARGV[2], ARGV[3], ARGV[4])
+local g = ARGV[5]
+if not no and g ~= '0' and call('HDEL', W, 'w'..g) == 0 then no = {'ABORTED'} end
 if no then
   call('UNLINK', new)
   return no
 end
-if ARGV[6] ~= '0' and call('EXISTS', new) == 0 then return {'ABORTED'} end
-local g = ARGV[5]
-if g ~= '0' and call('HDEL', W, 'w'..g) == 0 then
-  call('UNLINK', new)
-  return {'ABORTED'}
-end
-local dropped, size = '0', tonumber(ARGV[7])
-if m then
-  if m.s <= m.c then
-    local id = number(m, O, 0)
-    if id ~= '0' and not shared(published(m), 0, id) then call('UNLINK', P..'0:'..id..':'..name) end
-    call('DEL', O)
-  else
-    dropped = drop(m, O)
-  end
-end
-local v = str(tick())
+if m and not m.n then m = nil end
+local v = str(version(m))
 if g == '0' then g = v end
-if ARGV[6] ~= '0' then
-  local key = P..'0:'..g..':'..name
-  call('RENAME', new, key)
-  call('PERSIST', key)
+if ARGV[6] ~= '0' and redis.pcall('RENAME', new, P..'0:'..g..':'..name).err then return {'ABORTED'} end
+local dropped = '0'
+if m and m.s <= m.c then
+  local id = number(m, O, 0)
+  if m.pv and shared(published(m), 0, id) then id = '0' end
+  if m.o ~= '0' then call('UNLINK', O) end
+  call('UNLINK', P..'0:'..id..':'..name)
+elseif m then
+  dropped = drop(m, O)
+else
+  call('UNLINK', O) -- of what was damaged
+  call('ZADD', P..'names', 0, name)
 end
-call('HSET', V, 'v', v, 'g', g, 'n', ARGV[6], 's', ARGV[7], 'c', ARGV[8])
-if not m then call('ZADD', P..'names', 0, name) end
-count(size - (m and m.s or 0))
+call('HSET', V, 'v', v, 'g', g, 'n', ARGV[6], 's', ARGV[7], 'c', ARGV[8], 'o', '0')
+count(ARGV[7] - (m and m.s or 0))
 return {'OK', v, g, dropped}`)
 
 	// patch0: version, fence, chunk size, the number chunk 0 must have or '', then offset
@@ -215,7 +298,7 @@ if not m then return {'ABSENT'} end
 if str(m.c) ~= ARGV[4] then return {'CHUNK', str(m.c)} end
 local old = number(m, O, 0)
 if ARGV[5] ~= '' and ARGV[5] ~= old then return {'CONFLICT'} end
-local id = str(tick())
+local id = str(tick(m))
 local from, to = P..'0:'..old..':'..name, P..'0:'..id..':'..name
 if old ~= '0' then
   if call('EXISTS', from) == 0 then return {'LOST'} end
@@ -227,7 +310,7 @@ for i = 6, #ARGV, 2 do
   s = math.max(s, ARGV[i] + #ARGV[i + 1])
 end
 call('HSET', O, '0', id)
-call('HSET', V, 'v', id, 's', str(s))
+call('HSET', V, 'v', id, 's', str(s), 'o', '1')
 count(s - m.s)
 return {'OK', id, m.g, str(m.n), str(s), id}`)
 
@@ -274,8 +357,8 @@ for at = 1, #all, 24 do
 end
 local v = m.v
 if applied then
-  v = str(tick())
-  call('HSET', V, 'v', v, 's', str(s))
+  v = str(tick(m))
+  call('HSET', V, 'v', v, 's', str(s), 'o', '1')
   count(s - m.s)
 end
 local out = {'OK', v, str(m.n), str(s)}
@@ -286,22 +369,23 @@ return out`)
 
 	// delete: version, fence → what was dropped
 	scriptDelete = script(`
-local m = meta()
+local m = soft()
 local there = call('EXISTS', V) == 1
 local no = check(m, ARGV[2], '0', ARGV[3])
 if no and (there or no[1] == 'FENCED') then return no end
 if not there then return {'ABSENT'} end
 local out = {'OK'}
-local bytes = tonumber(call('HGET', V, 'lb') or '0')
-for _, p in ipairs(published(m)) do
+local bytes = tonumber(call('HGET', V, 'lb') or '0') or 0
+local readable, pubs = pcall(published, m)
+for _, p in ipairs(readable and pubs or {}) do
   bytes = bytes + p.s
   out[#out + 1] = drop(p, P..'q:'..p.v..':'..name)
 end
-if m then
+if m and m.n then
   bytes = bytes + m.s
   out[#out + 1] = drop(m, O)
 end
-call('UNLINK', V, P..'a:'..name)
+call('UNLINK', V, O, P..'a:'..name)
 count(-bytes)
 forget()
 return out`)
@@ -351,9 +435,12 @@ return {'OK', drop(gone, P..'q:'..gone.v..':'..name)}`)
 	// nobody needs. It goes through the generation's chunks, then through the other
 	// overrides.
 	scriptDropped = script(`
-local g, n, s, c = string.match(call('HGET', W, 't'..ARGV[2]) or '', '(%d+) (%d+) (%d+) (%d+)')
-if not g then return {'ABSENT'} end
-local d = {g = g, n = tonumber(n), s = tonumber(s), c = tonumber(c)}
+local g, n, s, c = string.match(call('HGET', W, 't'..ARGV[2]) or '', '^(%d+) (%d+) (%d+) (%d+)$')
+local readable, d = pcall(manifest, '1', g, n, s, c)
+if not readable then
+  call('HDEL', W, 't'..ARGV[2])
+  return {'ABSENT'}
+end
 local overrides, m = P..'x:'..ARGV[2]..':'..name, meta()
 local pubs = published(m)
 local out = {'OK', '', '0'}
@@ -395,8 +482,8 @@ local fields = call('HGETALL', W)
 for i = 1, #fields, 2 do
   local kind, id = string.sub(fields[i], 1, 1), string.sub(fields[i], 2)
   if kind == 't' then
-    if tonumber(id) + ARGV[2] < at then late[#late + 1] = id end
-  elseif tonumber(fields[i + 1]) < at then
+    if (tonumber(id) or 0) + ARGV[2] < at then late[#late + 1] = id end
+  elseif (tonumber(fields[i + 1]) or 0) < at then
     call('HDEL', W, fields[i])
     expired = expired + 1
   else
@@ -419,11 +506,12 @@ return out`)
 
 	// append: element → its index
 	scriptAppend = script(`
-local n = call('RPUSH', P..'a:'..name, ARGV[2])
+local n = call('LLEN', P..'a:'..name)
 if call('EXISTS', V) == 0 then call('ZADD', P..'names', 0, name) end
 call('HINCRBY', V, 'lb', #ARGV[2])
+call('RPUSH', P..'a:'..name, ARGV[2])
 count(#ARGV[2])
-return {'OK', str(n - 1)}`)
+return {'OK', str(n)}`)
 
 	// readList: first, n, bytes → elements
 	scriptReadList = script(`
@@ -446,10 +534,9 @@ return {'OK', str(call('LLEN', P..'a:'..name)), call('HGET', V, 'lb') or '0'}`)
 
 	scriptClearList = script(`
 local bytes = call('HGET', V, 'lb')
-if not bytes then return {'OK'} end
-call('UNLINK', P..'a:'..name)
+if call('UNLINK', P..'a:'..name) == 0 and not bytes then return {'OK'} end
 call('HDEL', V, 'lb')
-count(-bytes)
+count(-(tonumber(bytes) or 0))
 forget()
 return {'OK'}`)
 

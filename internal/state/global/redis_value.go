@@ -2,7 +2,6 @@ package global
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/binary"
 	"fmt"
 	"hash/maphash"
@@ -39,8 +38,14 @@ func (v *view) number(index int64) uint64 {
 	return 0
 }
 
-// viewsMax is how many views are kept.
-const viewsMax = 512
+const (
+	// viewsMax is how many views are kept.
+	viewsMax = 512
+
+	// viewBytesMax is how much of chunk 0 comes with a view. Scripts copy it thrice, so
+	// that for more another exchange costs less.
+	viewBytesMax = 16 << 10
+)
 
 // remember keeps a view, if it can be used for any range, for the next read of the key.
 func (r *Redis) remember(key Key, v *view) {
@@ -72,19 +77,24 @@ func (r *Redis) remembered(key Key) *view {
 
 // parseView reads the answer of scriptView.
 func parseView(p reply, first, last int64) (v *view, number uint64, data string, err error) {
+	if len(p) < 8 {
+		return nil, 0, "", fmt.Errorf("%w: a manifest of %d parts", ErrDamaged, len(p))
+	}
+	if err := p[:6].numbers(); err != nil {
+		return nil, 0, "", err
+	}
 	v = &view{
 		Info: Info{Version: p.uint(0), Size: p.int(3), ChunkBytes: p.int(4)}, gen: p.uint(1), chunks: p.int(2),
 	}
-	if v.Version == 0 || v.ChunkBytes <= 0 || v.ChunkBytes > 1<<30 || v.Size < 0 || len(p) != 8 {
+	if v.Version == 0 || v.ChunkBytes == 0 || v.ChunkBytes > chunkBytesMax {
 		return nil, 0, "", fmt.Errorf("%w: version %d, %d bytes in chunks of %d", ErrDamaged, v.Version, v.Size, v.ChunkBytes)
 	}
-	parts, err := p[7].ToArray()
-	if err != nil {
-		return nil, 0, "", fmt.Errorf("%w: overrides: %w", ErrDamaged, err)
-	}
-	list := reply(parts)
+	list := p[7:]
 	v.whole = list.string(0) == "A"
 	if v.whole && len(list) > 1 {
+		if err := list[1:].numbers(); err != nil {
+			return nil, 0, "", err
+		}
 		v.overrides = make(map[int64]uint64, len(list)/2)
 		for i := 1; i+1 < len(list); i += 2 {
 			v.overrides[list.int(i)] = list.uint(i + 1)
@@ -93,9 +103,14 @@ func parseView(p reply, first, last int64) (v *view, number uint64, data string,
 	if !v.whole {
 		v.overrides = make(map[int64]uint64)
 		for i := first; i < last && int(1+i-first) < len(list); i++ {
-			if s := list.string(int(1 + i - first)); s != "" {
-				v.overrides[i] = list.uint(int(1 + i - first))
+			at := list[1+i-first:]
+			if at[0] == "" {
+				continue
 			}
+			if err := at[:1].numbers(); err != nil {
+				return nil, 0, "", err
+			}
+			v.overrides[i] = at.uint(0)
 		}
 	}
 	return v, p.uint(5), p.string(6), nil
@@ -186,8 +201,8 @@ func (f *fill) look(ctx context.Context, s *luaScript, version ...string) (*view
 	chunk := f.r.chunk // the usual; another only means that less is got at once
 	first, last := f.off/chunk, chunksOf(f.off+int64(len(f.dst)), chunk)
 	n := int64(0)
-	if first == 0 && s == scriptView {
-		n = min(int64(len(f.dst)), chunk-f.off)
+	if most := chunk - f.off; first == 0 && s == scriptView && min(int64(len(f.dst)), most) <= viewBytesMax {
+		n = min(int64(len(f.dst)), most)
 	}
 	args := append([]string{str(first), str(last)}, version...)
 	if len(version) == 0 {
@@ -232,109 +247,106 @@ func (f *fill) take(ctx context.Context, v *view, check bool) (bool, error) {
 			want = append(want, i)
 		}
 	}
-	var mu sync.Mutex
-	lost, stale := false, false
-	if check && len(want) == 0 {
-		want = append(want, -1) // the version alone
+	current := true
+	if check && (len(want) == 0 || want[0] != 0 && f.r.cluster()) { // it may be at another node
+		_, same, err := f.get(ctx, v, part, nil, true)
+		if err != nil || !same {
+			return false, err
+		}
+		check = false
 	}
-	err := inParallel(ctx, int64(len(want)), f.r.exchangeChunks(), func(from, to int64) error {
-		cmds := make([]rueidis.Completed, 0, 1+to-from)
-		checking := check && from == 0
-		if checking {
-			cmds = append(cmds, f.r.client.B().Hget().Key(prefix(f.key.Tenant)+"v:"+f.key.Name).Field("v").Build())
+	var mu sync.Mutex
+	missing := len(want)
+	err := inParallel(ctx, int64(len(want)), f.r.wireChunks(), func(from, to int64) error {
+		got, same, err := f.get(ctx, v, part, want[from:to], check && from == 0)
+		mu.Lock()
+		defer mu.Unlock()
+		for _, i := range got {
+			f.have[i] = v.number(i)
 		}
-		for _, i := range want[from:to] {
-			if i < 0 {
+		missing -= len(got)
+		current = current && same
+		return err
+	})
+	return current && missing == 0, err
+}
+
+// get puts chunks of a view, which are at one node, into part, and returns those that were
+// there. If check it tells whether the value, whose manifest is there too, is at the view's
+// version.
+func (f *fill) get(ctx context.Context, v *view, part []byte, chunks []int64, check bool) (got []int64, same bool, err error) {
+	manifest := prefix(f.key.Tenant) + "v:" + f.key.Name
+	name := func(i int64) string { return chunkName(f.key, v.gen, i, v.number(i)) }
+	at := manifest
+	if !check {
+		at = name(chunks[0])
+	}
+	var empty []int64
+	bytes := 0
+	err = f.r.wire.exchange(ctx, at, true, func(c *wireConn) error {
+		if check {
+			c.command("HGET", manifest, "v")
+		}
+		for _, i := range chunks {
+			n := int64(len(f.span(v, part, i)))
+			if in := max(f.off-i*v.ChunkBytes, 0); in == 0 && n == min(v.ChunkBytes, v.Size-i*v.ChunkBytes) {
+				c.command("GET", name(i))
+			} else {
+				c.command("GETRANGE", name(i), str(in), str(in+n-1))
+			}
+		}
+		if err := c.flush(); err != nil {
+			return err
+		}
+		same = true
+		if check {
+			var version [24]byte
+			n, err := c.bytes(version[:])
+			if err != nil {
+				return err
+			}
+			same = string(version[:max(n, 0)]) == str(v.Version)
+		}
+		got, empty, bytes = got[:0], empty[:0], 0
+		for _, i := range chunks {
+			span := f.span(v, part, i)
+			n, err := c.bytes(span)
+			switch {
+			case err != nil:
+				return err
+			case n < 0:
 				continue
+			case n == 0:
+				empty = append(empty, i)
+			default:
+				got = append(got, i)
 			}
-			name, span := chunkName(f.key, v.gen, i, v.number(i)), f.span(v, part, i)
-			if in := max(f.off-i*v.ChunkBytes, 0); in == 0 && int64(len(span)) == min(v.ChunkBytes, v.Size-i*v.ChunkBytes) {
-				cmds = append(cmds, f.r.client.B().Get().Key(name).Build())
-			} else {
-				cmds = append(cmds, f.r.client.B().Getrange().Key(name).Start(in).End(in+int64(len(span))-1).Build())
-			}
-		}
-		exchange, cancel := f.r.exchange(ctx)
-		defer cancel()
-		results := f.r.client.DoMulti(exchange, cmds...)
-		if checking {
-			version, err := results[0].ToString()
-			if err != nil && !rueidis.IsRedisNil(err) {
-				return f.r.failure(ctx, err)
-			}
-			if version != str(v.Version) {
-				mu.Lock()
-				stale = true
-				mu.Unlock()
-			}
-			results = results[1:]
-		}
-		for at, result := range results {
-			i := want[from+int64(at)]
-			data, err := result.ToString()
-			gone := rueidis.IsRedisNil(err)
-			if err != nil && !gone {
-				return f.r.failure(ctx, err)
-			}
-			if data == "" && !gone {
-				// GETRANGE does not tell a chunk that is short from one that is gone.
-				n, err := f.r.do(ctx, f.r.client.B().Exists().Key(chunkName(f.key, v.gen, i, v.number(i))).Build()).AsInt64()
-				if err != nil {
-					return f.r.failure(ctx, err)
-				}
-				gone = n == 0
-			}
-			mu.Lock()
-			if gone {
-				lost = true
-			} else {
-				f.have[i] = v.number(i)
-			}
-			mu.Unlock()
-			if !gone {
-				span := f.span(v, part, i)
-				clear(span[copy(span, data):])
-				f.r.received.Add(uint64(len(data)))
-			}
+			clear(span[n:])
+			bytes += n
 		}
 		return nil
 	})
-	return !lost && !stale, err
+	if err != nil {
+		return nil, false, f.r.failure(ctx, err)
+	}
+	f.r.received.Add(uint64(bytes))
+	for _, i := range empty {
+		// GETRANGE does not tell a chunk that is short from one that is gone.
+		there, err := f.r.do(ctx, f.r.client.B().Exists().Key(name(i)).Build()).AsInt64()
+		if err != nil {
+			return nil, false, f.r.failure(ctx, err)
+		}
+		if there != 0 {
+			got = append(got, i)
+		}
+	}
+	return got, same, nil
 }
 
 // span returns what of part is of a chunk.
 func (f *fill) span(v *view, part []byte, index int64) []byte {
 	from := max(index*v.ChunkBytes-f.off, 0)
 	return part[from:min((index+1)*v.ChunkBytes-f.off, int64(len(part)))]
-}
-
-// buffers have room for what is being sent, up to ChunkBytes and up to redisChunkBytes. One
-// goes back only after its command has been answered: else the client may still be sending
-// it.
-var buffers = [...]struct {
-	bytes int64
-	pool  *sync.Pool
-}{{ChunkBytes, new(sync.Pool)}, {redisChunkBytes, new(sync.Pool)}}
-
-func takeBuffer(n int64) []byte {
-	for _, of := range buffers {
-		if n > of.bytes {
-			continue
-		}
-		if b, ok := of.pool.Get().(*[]byte); ok {
-			return (*b)[:n]
-		}
-		return make([]byte, n, of.bytes)
-	}
-	return make([]byte, n)
-}
-
-func giveBuffer(b []byte) {
-	for _, of := range buffers {
-		if int64(cap(b)) == of.bytes {
-			of.pool.Put(&b)
-		}
-	}
 }
 
 // Write implements Store. A value of one chunk is one exchange.
@@ -365,12 +377,10 @@ func (r *Redis) write(ctx context.Context, key Key, size int64, src io.ReaderAt,
 		}
 		gen = p.uint(0)
 	}
-	status, p, err := "", reply(nil), r.writeChunks(ctx, key, gen, chunks, size, src)
+	var made committed
+	err := r.writeChunks(ctx, key, gen, chunks, size, src)
 	if err == nil {
-		status, p, err = r.commit(ctx, key, gen, chunks, size, src, condition)
-	}
-	if err == nil && status == statusAborted {
-		err = fmt.Errorf("%w: it was silent for %v", ErrConflict, writerTTL)
+		made, err = r.commit(ctx, key, gen, chunks, size, src, condition)
 	}
 	if err != nil {
 		if chunks > 1 {
@@ -384,40 +394,78 @@ func (r *Redis) write(ctx context.Context, key Key, size int64, src io.ReaderAt,
 		}
 		return nil, err
 	}
-	v := &view{Info: Info{Version: p.uint(0), Size: size, ChunkBytes: r.chunk}, gen: p.uint(1), chunks: chunks, whole: true}
-	if dropped := p.string(2); dropped != "0" {
-		r.drop(droppedChunks{key: key, number: dropped, bytes: size})
+	v := &view{Info: Info{Version: made.version, Size: size, ChunkBytes: r.chunk}, gen: made.gen, chunks: chunks, whole: true}
+	if made.dropped != "0" {
+		r.drop(droppedChunks{key: key, number: made.dropped, bytes: size})
 	}
 	return v, nil
 }
 
+// committed is what scriptCommit answers.
+type committed struct {
+	version, gen uint64
+	dropped      string
+}
+
 // commit stores the first chunk, if there is one, under a name of its own, and makes it and
 // the chunks of the generation the value, in one exchange.
-func (r *Redis) commit(ctx context.Context, key Key, gen uint64, chunks, size int64, src io.ReaderAt, condition []string) (status string, _ reply, err error) {
-	var id string
-	var store []rueidis.Completed
-	if chunks > 0 {
-		data := takeBuffer(min(size, r.chunk))
-		if err := readFull(src, data, 0); err != nil {
-			return "", nil, err
-		}
-		id = rand.Text()
-		store = append(store, r.client.B().Set().Key(prefix(key.Tenant)+"n:"+id).Value(rueidis.BinaryString(data)).ExSeconds(int64(writerTTL.Seconds())).Build())
-		r.sent.Add(uint64(len(data)))
-		defer func() {
-			if err == nil {
-				giveBuffer(data)
-			}
-		}()
+func (r *Redis) commit(ctx context.Context, key Key, gen uint64, chunks, size int64, src io.ReaderAt, condition []string) (committed, error) {
+	args := append(condition, str(gen), str(chunks), str(size), str(r.chunk))
+	var status string
+	var p reply
+	var err error
+	if chunks == 0 {
+		status, p, err = r.run(ctx, scriptCommit, key, append(args, ""))
+	} else {
+		status, p, err = r.commitFirst(ctx, key, min(size, r.chunk), src, args)
 	}
-	return r.run(ctx, scriptCommit, key, append(condition, str(gen), str(chunks), str(size), str(r.chunk), id), store...)
+	if err == nil && status == statusAborted {
+		err = fmt.Errorf("%w: it was silent for %v", ErrConflict, writerTTL)
+	}
+	if err == nil {
+		err = p.numbers()
+	}
+	return committed{p.uint(0), p.uint(1), p.string(2)}, err
+}
+
+func (r *Redis) commitFirst(ctx context.Context, key Key, n int64, src io.ReaderAt, args []string) (status string, p reply, err error) {
+	if r.ctx.Err() != nil {
+		return "", nil, ErrClosed
+	}
+	id := newID()
+	at := prefix(key.Tenant)
+	args = append(args, id)
+	var list []string
+	err = r.wire.exchange(ctx, at, false, func(c *wireConn) error {
+		if err := c.set(newName(key.Tenant, id), src, 0, n); err != nil {
+			return err
+		}
+		sets := c.pending
+		c.script("EVALSHA", scriptCommit.sha, at, key.Name, args)
+		if err := c.flush(); err != nil {
+			return err
+		}
+		if err := c.okays(sets); err != nil {
+			return err
+		}
+		list, err = c.list()
+		return err
+	})
+	r.sent.Add(uint64(n))
+	if unknownScript(err) {
+		return r.run(ctx, scriptCommit, key, args)
+	}
+	if err != nil {
+		return "", nil, r.failure(ctx, err)
+	}
+	return answer(list)
 }
 
 // writeChunks stores all chunks but the first.
 func (r *Redis) writeChunks(ctx context.Context, key Key, gen uint64, chunks, size int64, src io.ReaderAt) error {
 	alive := time.Now()
 	var mu sync.Mutex
-	return inParallel(ctx, chunks-1, r.exchangeChunks(), func(first, last int64) error {
+	return inParallel(ctx, chunks-1, r.wireChunks(), func(first, last int64) error {
 		mu.Lock()
 		renew := time.Since(alive) > writerTTL/4
 		if renew {
@@ -431,32 +479,30 @@ func (r *Redis) writeChunks(ctx context.Context, key Key, gen uint64, chunks, si
 				return fmt.Errorf("%w: it was silent for %v", ErrConflict, writerTTL)
 			}
 		}
-		cmds := make([]rueidis.Completed, 0, last-first)
-		taken := make([][]byte, 0, last-first)
-		total := 0
-		for i := first + 1; i <= last; i++ {
-			data := takeBuffer(min(size-i*r.chunk, r.chunk))
-			if err := readFull(src, data, i*r.chunk); err != nil {
+		err := r.wire.exchange(ctx, chunkName(key, gen, first+1, gen), false, func(c *wireConn) error {
+			for i := first + 1; i <= last; i++ {
+				if err := c.set(chunkName(key, gen, i, gen), src, i*r.chunk, min(size-i*r.chunk, r.chunk)); err != nil {
+					return err
+				}
+			}
+			if err := c.flush(); err != nil {
 				return err
 			}
-			taken = append(taken, data)
-			total += len(data)
-			cmds = append(cmds, r.client.B().Set().Key(chunkName(key, gen, i, gen)).Value(rueidis.BinaryString(data)).Build())
+			return c.okays(c.pending)
+		})
+		if err != nil {
+			return r.failure(ctx, err)
 		}
-		exchange, cancel := r.exchange(ctx)
-		defer cancel()
-		for _, result := range r.client.DoMulti(exchange, cmds...) {
-			if err := result.Error(); err != nil {
-				return r.failure(ctx, err)
-			}
-		}
-		for _, b := range taken {
-			giveBuffer(b)
-		}
-		r.sent.Add(uint64(total))
+		r.sent.Add(uint64(min((last+1)*r.chunk, size) - (first+1)*r.chunk))
 		return nil
 	})
 }
+
+// sourceError is an error of what was to be written.
+type sourceError struct{ err error }
+
+func (e *sourceError) Error() string { return e.err.Error() }
+func (e *sourceError) Unwrap() error { return e.err }
 
 // readFull reads what is to be written at off.
 func readFull(src io.ReaderAt, b []byte, off int64) error {
@@ -464,7 +510,7 @@ func readFull(src io.ReaderAt, b []byte, off int64) error {
 		if err == nil || err == io.EOF {
 			err = io.ErrUnexpectedEOF
 		}
-		return fmt.Errorf("read the %d bytes at %d to be written: %w", len(b), off, err)
+		return &sourceError{fmt.Errorf("read the %d bytes at %d to be written: %w", len(b), off, err)}
 	}
 	return nil
 }
@@ -541,7 +587,7 @@ func (r *Redis) patch(ctx context.Context, key Key, ranges []Range, c Condition,
 		case status == statusChunk:
 			// Before anything was done, for a value never changes its chunks' size but by
 			// being replaced.
-			if chunk = info.ChunkBytes; chunk <= 0 || chunk > 1<<30 {
+			if chunk = info.ChunkBytes; chunk <= 0 || chunk > chunkBytesMax {
 				return fmt.Errorf("%w: chunks of %d bytes", ErrDamaged, chunk)
 			}
 			patches = splitRanges(ranges, chunk)
@@ -625,8 +671,13 @@ func (r *Redis) patchMany(ctx context.Context, key Key, patches []chunkPatch, c 
 		}
 		return names
 	}
-	if len(begun) != 3+len(patches) {
-		return "", Info{}, patches, fmt.Errorf("%w: %d chunks of %d", ErrDamaged, len(begun)-3, len(patches))
+	err = begun.numbers()
+	if err == nil && len(begun) != 3+len(patches) {
+		err = fmt.Errorf("%w: %d chunks of %d", ErrDamaged, len(begun)-3, len(patches))
+	}
+	if err != nil {
+		r.abort(key, number, func() []string { return nil })
+		return "", Info{}, patches, err
 	}
 	if last := len(patches) - 1; merge != nil && last >= 0 {
 		if end := patches[last].index*chunk + int64(patches[last].end); end > size {
@@ -899,6 +950,9 @@ func (r *Redis) List(ctx context.Context, tenant, prefix, after string, limit in
 	}
 	var list []Entry
 	for ; len(p) >= 7; p = p[7:] {
+		if err := p[1:6].numbers(); err != nil {
+			return nil, fmt.Errorf("list keys of tenant %q: %q: %w", tenant, p.string(0), err)
+		}
 		e := Entry{
 			Name: p.string(0), Info: Info{Version: p.uint(1), Size: p.int(2), ChunkBytes: p.int(3)},
 			ListLen: p.int(4), ListBytes: p.int(5),
@@ -920,7 +974,9 @@ func (r *Redis) Usage(ctx context.Context, tenant string) (Usage, error) {
 	err := validateTenant(tenant)
 	var p reply
 	if err == nil {
-		_, p, err = r.run(ctx, scriptUsage, Key{Tenant: tenant}, nil)
+		if _, p, err = r.run(ctx, scriptUsage, Key{Tenant: tenant}, nil); err == nil {
+			err = p.numbers()
+		}
 	}
 	if err != nil {
 		return Usage{}, fmt.Errorf("usage of tenant %q: %w", tenant, err)
@@ -967,7 +1023,9 @@ func (r *Redis) ReadList(ctx context.Context, key Key, first int64, n int, bytes
 func (r *Redis) StatList(ctx context.Context, key Key) (n, bytes int64, err error) {
 	var p reply
 	if err = key.Validate(); err == nil {
-		_, p, err = r.run(ctx, scriptStatList, key, nil)
+		if _, p, err = r.run(ctx, scriptStatList, key, nil); err == nil {
+			err = p.numbers()
+		}
 	}
 	if err != nil {
 		return 0, 0, fmt.Errorf("stat list %s: %w", key, err)
