@@ -1,8 +1,12 @@
 package state
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"testing"
+
+	"github.com/faasm-go/faasm/internal/state/global"
 )
 
 func BenchmarkSession_View_again(b *testing.B) {
@@ -85,5 +89,52 @@ func BenchmarkReplica_dirty(b *testing.B) {
 				r.mu.RUnlock()
 			}
 		})
+	}
+}
+
+// copies is a Store of one value that only copies it.
+type copies struct {
+	global.Store
+	value []byte
+}
+
+func (c *copies) Stat(context.Context, global.Key) (global.Info, error) { return c.info(), nil }
+
+func (c *copies) info() global.Info { return global.Info{Version: 1, Size: int64(len(c.value))} }
+
+func (c *copies) Read(_ context.Context, _ global.Key, off int64, dst []byte) (int, global.Info, error) {
+	return copy(dst, c.value[off:]), c.info(), nil
+}
+
+// Write sends what it is lent from where it is.
+func (c *copies) Write(_ context.Context, _ global.Key, size int64, src io.ReaderAt, _ global.Condition) (global.Info, error) {
+	pieces, _ := src.(global.Lender).Lend(nil, 0, size)
+	at := 0
+	for _, p := range pieces {
+		at += copy(c.value[at:], p)
+	}
+	return c.info(), nil
+}
+
+// The whole of a value there and back. Of each, one copy is the store's.
+func BenchmarkSession_whole(b *testing.B) {
+	for _, size := range []int{chunkBytes, 16 * chunkBytes} {
+		for _, viewed := range []bool{false, true} {
+			s := newSession(b, newTier(b, &copies{value: pattern(size, 1)}, Options{}))
+			if viewed {
+				view(b, s, "k", Access{ReadOnly: true}, 0, -1)
+			}
+			for what, f := range map[string]func(name string) error{"Pull": s.Pull, "Push": s.Push} {
+				b.Run(fmt.Sprintf("%s/%d/viewed=%t", what, size, viewed), func(b *testing.B) {
+					b.SetBytes(int64(size))
+					b.ReportAllocs()
+					for b.Loop() {
+						if err := f("k"); err != nil {
+							b.Fatal(err)
+						}
+					}
+				})
+			}
+		}
 	}
 }

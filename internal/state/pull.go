@@ -134,13 +134,16 @@ func (r *replica) pull(ctx context.Context) error {
 		}
 	}
 	for {
-		stage, err := r.tier.stages.take(size)
+		r.mu.RLock()
+		swaps := r.swapsLocked(size)
+		r.mu.RUnlock()
+		stage, err := r.tier.stages.take(size, swaps)
 		if err != nil {
 			return err
 		}
 		n, info, err := r.load(ctx, 0, stage.bytes)
 		if err == nil && info.Size == int64(n) {
-			err = r.replace(stage.bytes[:n])
+			err = r.replace(stage, info.Size)
 		} else if err == nil {
 			err = r.fits(info.Size)
 		}
@@ -164,9 +167,10 @@ func (r *replica) fits(size int64) error {
 	return nil
 }
 
-// replace makes data, which has just been read from the global tier, the value.
-func (r *replica) replace(data []byte) error {
-	size, count := int64(len(data)), chunkCount(int64(len(data)))
+// replace makes the first size bytes of a stage, which have just been read from the global
+// tier, the value. What is in the stage then means nothing. The caller moves r.
+func (r *replica) replace(st stage, size int64) error {
+	data, count := st.bytes[:size], chunkCount(size)
 	return r.change(
 		func() uint64 { return r.needWholeLocked(size) },
 		func() error {
@@ -182,20 +186,58 @@ func (r *replica) replace(data []byte) error {
 				return err
 			}
 			r.mu.origin = originGlobal
+			swapped := r.swapLocked(st)
 			for i := range count {
-				if r.mu.chunks[i] == nil {
-					r.addLocked(i, baseSame)
+				c := r.mu.chunks[i]
+				if c == nil {
+					c = r.addLocked(i, baseSame)
 				}
-				r.pulledLocked(i, part{0, data[i*chunkBytes : min((i+1)*chunkBytes, size)]})
+				if swapped {
+					r.sameLocked(i, c)
+				} else {
+					r.pulledLocked(i, part{0, data[i*chunkBytes : min((i+1)*chunkBytes, size)]})
+				}
 			}
 			return nil
 		})
 }
 
+// swapsLocked tells whether a value of size bytes that is pulled can bring its memory with
+// it: nobody has a view of the replica's, which is not larger.
+func (r *replica) swapsLocked(size int64) bool {
+	if int64(len(r.mu.bytes)) > chunkCount(size)*chunkBytes {
+		return false
+	}
+	for _, c := range r.mu.chunks {
+		if c.views > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// swapLocked makes the memory of a stage the replica's, and the replica's the stage's, if
+// that can be. The stage has the value, and the replica has its size. The caller moves r, so
+// nobody fills or pushes it: the others use its memory with mu held, if they have no view.
+func (r *replica) swapLocked(st stage) bool {
+	size, length := r.size.Load(), uint64(len(r.mu.bytes))
+	if !r.swapsLocked(size) || st.memory.Size() != length || !r.memory.Swap(st.memory) {
+		return false
+	}
+	r.mu.bytes = r.memory.Bytes()
+	zero(r.memory, r.mu.bytes, size, int64(length)) // it has what others' values left there
+	return true
+}
+
 // pulledLocked puts what was read from the global tier into chunk i.
 func (r *replica) pulledLocked(i int64, p part) {
-	copy(r.contentLocked(i)[p.off:], p.data)
-	r.syncLocked(i, r.mu.chunks[i], []part{p})
+	c, content := r.mu.chunks[i], r.contentLocked(i)
+	copy(content[p.off:], p.data)
+	if c.writers == 0 && len(p.data) == len(content) {
+		r.sameLocked(i, c)
+		return
+	}
+	r.syncLocked(i, c, []part{p})
 }
 
 // pullView is pull for who views n bytes at off: it brings no more than the chunks that they
@@ -249,7 +291,7 @@ func (r *replica) pullRange(ctx context.Context, off, n int64) (global.Info, err
 	if err != nil || n == 0 {
 		return global.Info{}, err
 	}
-	stage, err := r.tier.stages.take(to - from)
+	stage, err := r.tier.stages.take(to-from, false)
 	if err != nil {
 		return global.Info{}, err
 	}

@@ -223,7 +223,7 @@ func (s *Session) pushMask(name, mask string) error {
 	}
 	defer s.tier.unpin(m)
 	size := m.size.Load()
-	seen, err := s.tier.stages.take(size)
+	seen, err := s.tier.stages.take(size, false)
 	if err != nil {
 		return err
 	}

@@ -238,12 +238,13 @@ func (r *replica) removeLocked(i int64, c *chunk) {
 
 // zeroLocked makes the memory of the chunks [from, to) zeroes, for all who have it mapped.
 func (r *replica) zeroLocked(from, to int64) {
-	zero(r.memory, r.mu.bytes, from, to)
+	zero(r.memory, r.mu.bytes, from*chunkBytes, to*chunkBytes)
 }
 
+// zero makes [from, to) of a memory zeroes, whose bytes these are.
 func zero(m *vmem.Shared, bytes []byte, from, to int64) {
-	if from < to && m.Discard(uint64(from*chunkBytes), uint64((to-from)*chunkBytes)) != nil {
-		clear(bytes[from*chunkBytes : to*chunkBytes]) // that takes memory, and is as right
+	if from < to && m.Discard(uint64(from), uint64(to-from)) != nil {
+		clear(bytes[from:to]) // that takes memory, and is as right
 	}
 }
 
@@ -304,7 +305,7 @@ func (r *replica) needBasesLocked(chunks span) (need uint64) {
 func (r *replica) dropBaseLocked(i int64, c *chunk, to baseKind) {
 	was := c.bytes()
 	if c.base == baseKept {
-		zero(r.mu.bases, r.mu.baseBytes, i, i+1)
+		zero(r.mu.bases, r.mu.baseBytes, i*chunkBytes, (i+1)*chunkBytes)
 	}
 	c.base = to
 	r.recountLocked(was, c.bytes())
@@ -313,8 +314,7 @@ func (r *replica) dropBaseLocked(i int64, c *chunk, to baseKind) {
 // settleLocked forgets what is kept of chunk i if it is clean and can't change unseen.
 func (r *replica) settleLocked(i int64, c *chunk) {
 	if c.writers == 0 && c.clean(r.contentLocked(i), r.baseLocked(i, c)) {
-		r.forceLocked(c, func(f *byteSet) { *f = byteSet{} })
-		r.dropBaseLocked(i, c, baseSame)
+		r.sameLocked(i, c)
 	}
 }
 
@@ -331,16 +331,22 @@ type part struct {
 	data []byte
 }
 
+// sameLocked records that chunk i, which nobody can write, is what the global tier has.
+func (r *replica) sameLocked(i int64, c *chunk) {
+	r.forceLocked(c, func(f *byteSet) { *f = byteSet{} })
+	r.dropBaseLocked(i, c, baseSame)
+}
+
 // syncLocked records that the parts of chunk i, which are in order, are what the global
 // tier has there. Preconditions: growBasesLocked; else the chunk may stay as dirty as it is.
 func (r *replica) syncLocked(i int64, c *chunk, parts []part) {
 	content := r.contentLocked(i)
 	if len(parts) == 1 && len(parts[0].data) == len(content) {
-		r.forceLocked(c, func(f *byteSet) { *f = byteSet{} })
 		if c.writers == 0 && bytes.Equal(content, parts[0].data) {
-			r.dropBaseLocked(i, c, baseSame)
+			r.sameLocked(i, c)
 			return
 		}
+		r.forceLocked(c, func(f *byteSet) { *f = byteSet{} })
 	}
 	if c.base == baseZeros {
 		if r.growBasesLocked() != nil {

@@ -35,7 +35,8 @@ func (t *Tier) Session(tenant string, w Waiter) *Session {
 }
 
 // Close ends the session: its views, and its local locks, which others have at once. Its
-// global locks are given up in the background. The Faaslet must not run any more.
+// global locks are given up in the background. The Faaslet must not run any more, and nobody
+// may look at what it has mapped: other values, other tenants' too, may come to be there.
 func (s *Session) Close() {
 	for _, h := range s.views {
 		s.retired = append(s.retired, h)

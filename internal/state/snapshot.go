@@ -3,6 +3,8 @@ package state
 import (
 	"io"
 	"sync"
+
+	"github.com/faasm-go/faasm/internal/state/global"
 )
 
 // snapshot is a replica as it was at one moment, while it is pushed as a whole: Set and
@@ -10,7 +12,8 @@ import (
 // mapped it has what was there when it was first looked at.
 //
 // It costs memory only for chunks that may change: what is about to be changed is
-// preserved first.
+// preserved first. The others it lends as they are. Who pushes moves the replica and has it
+// pinned, so the memory that they are in stays until the snapshot has ended, and is the same.
 type snapshot struct {
 	r    *replica
 	size int64
@@ -18,7 +21,11 @@ type snapshot struct {
 	// saved has chunks that may have changed since. r.mu guards it; what is in it does not
 	// change.
 	saved map[int64][]byte
+	// changes grows before a chunk changes that may have been lent as it is. r.mu guards it.
+	changes uint64
 }
+
+var _ global.Lender = (*snapshot)(nil)
 
 // snapshot takes one. The caller moves r, no chunk of which is absent unless absent ones
 // are zeroes, and ends it with synced or drop.
@@ -34,15 +41,20 @@ func (r *replica) snapshot() *snapshot {
 func (r *replica) preserveLocked(i int64) {
 	p := r.mu.snap
 	if p == nil || p.saved[i] != nil || i >= chunkCount(p.size) {
-		return
+		return // it is not in the snapshot, or nobody has been lent it since it was saved
 	}
+	p.saveLocked(i)
+	p.changes++
+}
+
+func (p *snapshot) saveLocked(i int64) {
 	p.saved[i] = append(blocks.Get().(*[chunkBytes]byte)[:0], p.liveLocked(i)...)
 }
 
 // blocks are those of snapshots that ended.
 var blocks = sync.Pool{New: func() any { return new([chunkBytes]byte) }}
 
-// endLocked ends the snapshot.
+// endLocked ends the snapshot. Nobody uses what it lent any more.
 func (p *snapshot) endLocked() {
 	for _, saved := range p.saved {
 		blocks.Put((*[chunkBytes]byte)(saved[:chunkBytes]))
@@ -77,13 +89,43 @@ func (p *snapshot) ReadAt(dst []byte, off int64) (int, error) {
 func (p *snapshot) readChunk(dst []byte, i, in int64) int {
 	p.r.mu.Lock()
 	defer p.r.mu.Unlock()
-	if c := p.r.mu.chunks[i]; c != nil && c.writers > 0 {
-		p.r.preserveLocked(i)
+	return copy(dst, p.chunkLocked(i)[in:])
+}
+
+// chunkLocked is chunk i: what was saved of it, or what is in the replica, if that does not
+// change before the next preserveLocked.
+func (p *snapshot) chunkLocked(i int64) []byte {
+	// If it had been lent as it is, without writers, the first of them would have had it
+	// preserved. So it has not been lent, and to save it is no change.
+	if c := p.r.mu.chunks[i]; c != nil && c.writers > 0 && p.saved[i] == nil {
+		p.saveLocked(i)
 	}
 	if saved := p.saved[i]; saved != nil {
-		return copy(dst, saved[in:])
+		return saved
 	}
-	return copy(dst, p.liveLocked(i)[in:])
+	return p.liveLocked(i)
+}
+
+// Lend implements global.Lender.
+func (p *snapshot) Lend(pieces [][]byte, off, n int64) (_ [][]byte, mark uint64) {
+	p.r.mu.Lock()
+	defer p.r.mu.Unlock()
+	for n > 0 {
+		piece := p.chunkLocked(off / chunkBytes)[off%chunkBytes:]
+		piece = piece[:min(int64(len(piece)), n)]
+		pieces = append(pieces, piece)
+		off, n = off+int64(len(piece)), n-int64(len(piece))
+	}
+	return pieces, p.changes
+}
+
+// Kept implements global.Lender. What changes a chunk holds r.mu from preserveLocked until it
+// has, or, if it is a guest, begins later: so who has read what was lent, and then finds
+// nothing preserved, has read nothing of the change.
+func (p *snapshot) Kept(mark uint64) bool {
+	p.r.mu.RLock()
+	defer p.r.mu.RUnlock()
+	return p.changes == mark
 }
 
 // synced ends the snapshot: all of it is in the global tier.

@@ -26,40 +26,50 @@ type stages struct {
 }
 
 const (
-	// stagesKept is how much is kept at hand, in bytes, and stageLeast the size of the
-	// smallest.
-	stagesKept = 16 << 20
-	stageLeast = 256 << 10
+	// stagesKept is how much is kept at hand, in bytes, and stagesIdleMax how many: each has
+	// a file open.
+	stagesKept    = 16 << 20
+	stagesIdleMax = 64
 )
 
-// take returns a stage of size bytes, which the caller gives back.
-func (s *stages) take(size int64) (stage, error) {
-	need := max(uint64(chunkCount(size)*chunkBytes), stageLeast)
-	s.mu.Lock()
-	fits := func(m *vmem.Shared) bool { return m.Size() >= need && m.Size() <= 4*need }
-	for i, m := range slices.Backward(s.idle) {
-		if fits(m) {
-			s.idle = slices.Delete(s.idle, i, i+1)
-			s.kept -= m.Size()
-			s.mu.Unlock()
-			return stage{m.Bytes()[:size], m}, nil
-		}
+// take returns a stage of size bytes, which the caller gives back. If it is to be exact its
+// memory has as many chunks as they are on, and not more: a replica can swap it for its own.
+func (s *stages) take(size int64, exact bool) (stage, error) {
+	need := uint64(max(chunkCount(size), 1) * chunkBytes)
+	m := s.takeIdle(need, need)
+	if m == nil && !exact {
+		m = s.takeIdle(need, 4*need)
 	}
-	s.mu.Unlock()
-	m, err := vmem.NewShared(nil, need)
-	if err != nil {
-		return stage{}, memoryError(err)
+	if m == nil {
+		var err error
+		if m, err = vmem.NewShared(nil, need); err != nil {
+			return stage{}, memoryError(err)
+		}
 	}
 	return stage{m.Bytes()[:size], m}, nil
 }
 
-// give takes a stage back.
+// takeIdle returns what is at hand of a size from least to most, the last used, or nil.
+func (s *stages) takeIdle(least, most uint64) *vmem.Shared {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, m := range slices.Backward(s.idle) {
+		if size := m.Size(); least <= size && size <= most {
+			s.idle = slices.Delete(s.idle, i, i+1)
+			s.kept -= size
+			return m
+		}
+	}
+	return nil
+}
+
+// give takes a stage back. Its memory need not be the one that it was taken with.
 func (s *stages) give(st stage) {
 	s.mu.Lock()
 	s.idle = append(s.idle, st.memory)
 	s.kept += st.memory.Size()
 	var surplus []*vmem.Shared
-	for s.kept > stagesKept || s.over && len(s.idle) > 0 {
+	for s.kept > stagesKept || len(s.idle) > stagesIdleMax || s.over && len(s.idle) > 0 {
 		surplus = append(surplus, s.idle[0])
 		s.kept -= s.idle[0].Size()
 		s.idle = slices.Delete(s.idle, 0, 1)

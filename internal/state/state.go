@@ -20,7 +20,8 @@
 // A push copies first and then compares and sends the copy, and when it has succeeded the
 // copy is the base: a write that came meanwhile differs from it, and is pushed the next time.
 // A pull reads to somewhere else and is copied when all of it is there. So one that fails has
-// changed nothing.
+// changed nothing. If nobody has a view of the value it is not copied: its memory and that
+// which was read to change places.
 //
 // Memory never moves and never shrinks while somebody may have it mapped. A value that gets
 // smaller has zeroes behind its end; one that is deleted is taken out of the table and lives
