@@ -11,6 +11,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -228,8 +229,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.cross.ServeHTTP(w, r)
 		return
 	}
+	// EscapedPath makes a path anew that has a byte in it which should have been escaped, and
+	// then a %2F is a slash: part of a tenant would be part of a key.
 	p := r.URL.EscapedPath()
-	if e := h.keyEndpoint(r, p); e != nil {
+	if e := h.keyEndpoint(r, cmp.Or(r.URL.RawPath, p)); e != nil {
 		e.ServeHTTP(w, r)
 		return
 	}

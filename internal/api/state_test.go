@@ -165,6 +165,8 @@ func TestState_keysAreKept(t *testing.T) {
 		{root + strings.Repeat("%C3%A9", client.KeyBytesMax/2) + "k", client.CodeBadKey},
 		{"/v1/state/Default/k", client.CodeBadName},
 		{"/v1/state/a%2Fb/k", client.CodeBadName},
+		{"/v1/state/a%2Fb/café", client.CodeBadName}, // with a byte that should have been escaped
+		{"/v1/state/a%2Fb/k|", client.CodeBadName},
 		{"/v1/state/%2e%2e/k", client.CodeBadName},
 		{"/v1/state/%00/k", client.CodeBadName},
 		{"/v1/state//k", client.CodeNotFound},
