@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/faasm-go/faasm/internal/api"
@@ -483,6 +484,7 @@ func startRedis(ctx context.Context, dir string) (addr, why string, stop func(),
 	port.Close()
 	_, number, _ := strings.Cut(addr, ":")
 	cmd := exec.CommandContext(ctx, server, "--bind", "127.0.0.1", "--port", number, "--dir", dir, "--save", "", "--appendonly", "no")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a service of its own to the kernel's scheduler
 	if err := cmd.Start(); err != nil {
 		return "", "", nil, err
 	}
