@@ -632,7 +632,7 @@ func besideRedis(ctx context.Context, r *Run, t *state.Tier, addr, suffix string
 		defer sessions[i].Close()
 	}
 	name := func(i int) string { return fmt.Sprintf("beside%d", i) }
-	n := max(callers, r.pick(2048*mib, 256*mib)/size)
+	n := max(callers, r.pick(1024*mib, 256*mib)/size)
 	each := func(n int, do func(i int) error) (float64, error) {
 		errs := make(chan error, callers)
 		start := time.Now()
@@ -658,7 +658,7 @@ func besideRedis(ctx context.Context, r *Run, t *state.Tier, addr, suffix string
 		return each(n, do)
 	}
 	var pushes, pulls []float64
-	for range 3 {
+	for range 5 {
 		set, get, err := redisBenchmark(ctx, addr, size, callers, n)
 		if err != nil {
 			return err

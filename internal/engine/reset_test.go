@@ -103,7 +103,12 @@ func TestInstance_Reset_refuses(t *testing.T) {
 			}
 			return i
 		},
-		"a logical clock": func(m *Module) Instance { i := m.NewInstance(newMemory(t)); i.LogicalClock(); i.Instantiate(); return i },
+		"a logical clock": func(m *Module) Instance {
+			i := m.NewInstance(newMemory(t))
+			i.LogicalClock()
+			i.Instantiate()
+			return i
+		},
 		"one reset often enough": func(m *Module) Instance {
 			i := instantiate(t, m)
 			for range 1_000_000 {

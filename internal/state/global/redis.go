@@ -78,8 +78,10 @@ type Redis struct {
 	client rueidis.Client
 	wire   *wire
 	opts   RedisOptions // without zeroes
+	name   string       // no other has it
 	host   string       // the channel that wakes who waits here for a lock
-	chunk  int64        // redisChunkBytes, but in tests
+	ids    atomic.Uint64
+	chunk  int64 // redisChunkBytes, but in tests
 
 	ctx    context.Context // ends with ErrClosed
 	cancel context.CancelCauseFunc
@@ -124,7 +126,9 @@ func OpenRedis(ctx context.Context, address string, opts RedisOptions) (*Redis, 
 	if err != nil {
 		return nil, fmt.Errorf("open Redis: %w: it is no URL", ErrInvalid)
 	}
-	r := &Redis{opts: opts, chunk: redisChunkBytes, host: "faasm:wake:" + rand.Text(), dropping: make(chan struct{}, 1), closing: make(chan struct{})}
+	r := &Redis{opts: opts, chunk: redisChunkBytes, dropping: make(chan struct{}, 1), closing: make(chan struct{})}
+	r.name = rand.Text()
+	r.host = "faasm:wake:" + r.name
 	if err := r.open(ctx, address); err != nil {
 		return nil, fmt.Errorf("open %s: %w", u.Redacted(), err)
 	}

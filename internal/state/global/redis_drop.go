@@ -2,7 +2,6 @@ package global
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/url"
@@ -251,7 +250,9 @@ func (r *Redis) sweepKey(ctx context.Context, key Key, chunks []stored, swept *S
 func newName(tenant, id string) string { return prefix(tenant) + "n:" + id }
 
 // newID names such a chunk, and says since when it is there.
-func newID() string { return str(time.Now().Unix()) + "-" + rand.Text() }
+func (r *Redis) newID() string {
+	return str(time.Now().Unix()) + "-" + r.name + "-" + str(r.ids.Add(1))
+}
 
 // parseNewName returns what newID has said.
 func parseNewName(name string) (since time.Time, ok bool) {

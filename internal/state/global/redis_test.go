@@ -243,7 +243,7 @@ func TestRedis_sweepAbandoned(t *testing.T) {
 	r := openRedis(t, redisURL(t), RedisOptions{})
 	ctx := t.Context()
 	old := str(time.Now().Add(-2*abandonedGrace).Unix()) + "-X"
-	keep := []string{newName("t", newID()), newName("t", "5"+str(time.Now().Unix())+"-X"), newName("t", "x-X"),
+	keep := []string{newName("t", r.newID()), newName("t", "5"+str(time.Now().Unix())+"-X"), newName("t", "x-X"),
 		"faasm:n:" + old, "faasm:{t}v:}n:" + old, "other:{t}n:" + old}
 	dead := []string{newName("t", old), newName("a}b:{", old)}
 	for _, name := range append(slices.Clone(keep), dead...) {

@@ -378,7 +378,10 @@ func (r *Redis) write(ctx context.Context, key Key, size int64, src io.ReaderAt,
 		gen = p.uint(0)
 	}
 	var made committed
-	err := r.writeChunks(ctx, key, gen, chunks, size, src)
+	var err error
+	if chunks > 1 {
+		err = r.writeChunks(ctx, key, gen, chunks, size, src)
+	}
 	if err == nil {
 		made, err = r.commit(ctx, key, gen, chunks, size, src, condition)
 	}
@@ -432,7 +435,7 @@ func (r *Redis) commitFirst(ctx context.Context, key Key, n int64, src io.Reader
 	if r.ctx.Err() != nil {
 		return "", nil, ErrClosed
 	}
-	id := newID()
+	id := r.newID()
 	at := prefix(key.Tenant)
 	args = append(args, id)
 	var list []string

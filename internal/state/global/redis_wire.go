@@ -619,7 +619,8 @@ func (c *wireConn) list() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	var list []string
+	var room [64]byte
+	list := make([]string, 0, min(max(n, 0), 16))
 	for range n {
 		line, err := c.line()
 		if err != nil {
@@ -637,7 +638,11 @@ func (c *wireConn) list() ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		word := make([]byte, max(n, 0))
+		word := room[:0]
+		if n > len(room) {
+			word = make([]byte, 0, n)
+		}
+		word = word[:max(n, 0)]
 		if n >= 0 {
 			if _, err := c.body(kind, rest, word); err != nil {
 				return nil, err
