@@ -261,7 +261,7 @@ func allocated() uint64 {
 func TestRedis_damaged(t *testing.T) {
 	url := redisURL(t)
 	c := rawClient(t, shared.single)
-	r := openRedis(t, url, RedisOptions{Lease: time.Minute})
+	r := openRedis(t, url, RedisOptions{Lease: time.Minute, Timeout: time.Minute}) // of which no operation takes much
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
