@@ -31,7 +31,7 @@
 //
 // The package knows nothing of Wasm beyond the size of a page, and nothing of the engine.
 //
-// Lock order: Shared.mu before Arena.mu; it and poolShard.mu are leaves.
+// Lock order: swapping before Shared.mu before Arena.mu; it and poolShard.mu are leaves.
 package vmem
 
 import (
