@@ -23,7 +23,9 @@ type Runtime struct {
 	arena  *vmem.Arena
 	opts   Options
 
-	countsFaults bool // engine.CountsFaults
+	// countsFaults tells whether it is of use to ask if a thread has taken page faults: it can
+	// be relied on, and there is something that it spares.
+	countsFaults bool
 }
 
 // Options are a Runtime's. The zero value of each is what production uses.
@@ -72,7 +74,7 @@ func NewRuntime(opts Options) (*Runtime, error) {
 	if err != nil {
 		return nil, errors.Join(err, arena.Close())
 	}
-	return &Runtime{engine: eng, arena: arena, opts: opts, countsFaults: engine.CountsFaults()}, nil
+	return &Runtime{engine: eng, arena: arena, opts: opts, countsFaults: arena.ScansPages() && engine.CountsFaults()}, nil
 }
 
 // Regions is the number of regions that exist, used or not.

@@ -95,6 +95,7 @@ func (c *Code) Start(cl *call.Call, w *World) *Faaslet {
 		},
 	}
 	f.result.Started = started
+	f.faulted = !c.rt.countsFaults // or may have, for all that one knows
 	f.guest.Driver = f
 	return f
 }
@@ -379,7 +380,7 @@ func (f *Faaslet) Clean() (dirty int, err error) {
 	if f.region == nil {
 		return 0, nil
 	}
-	f.region.NoFaults = !f.faulted && f.code.rt.countsFaults
+	f.region.NoFaults = !f.faulted
 	return f.code.clean(f.region, f.guest.Instance, f.result.Outcome != call.Returned)
 }
 
