@@ -370,16 +370,14 @@ func (r *Redis) write(ctx context.Context, key Key, size int64, src io.ReaderAt,
 	}
 	condition := []string{str(c.IfVersion), bit(c.IfAbsent), str(c.Fence)}
 	var gen uint64
-	if chunks > 1 {
-		_, p, err := r.run(ctx, scriptBegin, key, append(condition, microseconds(writerTTL)))
-		if err != nil {
-			return nil, err
-		}
-		gen = p.uint(0)
-	}
 	var made committed
 	var err error
 	if chunks > 1 {
+		_, p, begun := r.run(ctx, scriptBegin, key, append(condition, microseconds(writerTTL)))
+		if begun != nil {
+			return nil, begun
+		}
+		gen = p.uint(0)
 		err = r.writeChunks(ctx, key, gen, chunks, size, src)
 	}
 	if err == nil {

@@ -118,8 +118,8 @@ func (w *wire) exchange(ctx context.Context, key string, reads bool, use func(c 
 		var says serverError
 		var absent *absentError
 		switch {
-		case err == nil || ctx.Err() != nil || errors.Is(err, ErrDamaged):
-			return err // a reply that makes no sense is the same the next time
+		case err == nil || ctx.Err() != nil || errors.Is(err, ErrDamaged) || errors.Is(err, ErrClosed):
+			return err // what makes no sense is the same the next time
 		case errors.As(err, &says):
 			to, ask := says.redirection(at)
 			if to != "" && attempt < wireAttemptsMax {
@@ -385,7 +385,8 @@ func (e serverError) redirection(from string) (to string, ask bool) {
 	return net.JoinHostPort(host, port), words[0] == "ASK"
 }
 
-// wireConn is a connection to a node. Commands are collected until flush. Replies are taken in the order of the commands.
+// wireConn is a connection to a node. Commands are collected until flush. Replies are taken in
+// the order of the commands.
 type wireConn struct {
 	at     string
 	conn   net.Conn
@@ -590,20 +591,20 @@ func (c *wireConn) bytes(dst []byte) (int, error) {
 	if kind != '$' {
 		return 0, unexpected(kind, rest)
 	}
-	return c.body(kind, rest, dst)
-}
-
-// body takes what follows the line of a string.
-func (c *wireConn) body(kind byte, rest, dst []byte) (int, error) {
 	n, err := count(kind, rest, len(dst))
 	if err != nil || n < 0 {
 		return n, err
 	}
-	if _, err := io.ReadFull(c.in, dst[:n]); err != nil {
-		return 0, err
+	return n, c.body(dst[:n])
+}
+
+// body takes what follows the line of a string, which is as long as dst.
+func (c *wireConn) body(dst []byte) error {
+	if _, err := io.ReadFull(c.in, dst); err != nil {
+		return err
 	}
-	_, err = c.in.Discard(2)
-	return n, err
+	_, err := c.in.Discard(2)
+	return err
 }
 
 // list takes a reply that is a list of strings and numbers.
@@ -638,15 +639,16 @@ func (c *wireConn) list() ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		word := room[:0]
-		if n > len(room) {
-			word = make([]byte, 0, n)
+		if n < 0 {
+			list = append(list, "")
+			continue
 		}
-		word = word[:max(n, 0)]
-		if n >= 0 {
-			if _, err := c.body(kind, rest, word); err != nil {
-				return nil, err
-			}
+		word := room[:min(n, len(room))]
+		if n > len(room) {
+			word = make([]byte, n)
+		}
+		if err := c.body(word); err != nil {
+			return nil, err
 		}
 		list = append(list, string(word))
 	}
@@ -657,8 +659,7 @@ func (c *wireConn) list() ([]string, error) {
 func (c *wireConn) skip() error {
 	for c.pending > 0 {
 		kind, rest, err := c.head()
-		var says serverError
-		if errors.As(err, &says) {
+		if isServerError(err) {
 			continue
 		}
 		if err == nil {

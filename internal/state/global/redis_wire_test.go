@@ -154,6 +154,38 @@ func TestWire_hostileLists(t *testing.T) {
 	}
 }
 
+// Whatever a server sends, taking it ends, and gives no more than there was room for.
+func FuzzWireConn_replies(f *testing.F) {
+	for _, seed := range []string{
+		"+OK\r\n", "-ERR no\r\n", ":5\r\n", "$-1\r\n", "$0\r\n\r\n", "$3\r\nabc\r\n", "$99999999999\r\n", "*-1\r\n", "*0\r\n",
+		"*2\r\n$1\r\na\r\n:7\r\n", "*1\r\n*1\r\n$1\r\na\r\n", "*1048576\r\n$16777216\r\n", "\r\n", "\n", "$3\nabc\r\n",
+	} {
+		f.Add([]byte(seed), false)
+		f.Add([]byte(seed), true)
+	}
+	f.Fuzz(func(t *testing.T, replies []byte, asking bool) {
+		conn := func() *wireConn {
+			return &wireConn{in: bufio.NewReaderSize(bytes.NewReader(replies), wireLineMax), pending: 3, asking: asking}
+		}
+		var dst [8]byte
+		if n, err := conn().bytes(dst[:]); err == nil && (n < -1 || n > len(dst)) {
+			t.Errorf("a string of %d bytes in %d", n, len(dst))
+		}
+		list, err := conn().list()
+		total := 0
+		for _, word := range list {
+			total += len(word)
+		}
+		if err == nil && total > len(replies) {
+			t.Errorf("%d bytes of %d", total, len(replies))
+		}
+		if c := conn(); c.skip() == nil && c.pending != 0 {
+			t.Errorf("%d replies are left", c.pending)
+		}
+		_ = conn().okays(3)
+	})
+}
+
 // get is an exchange of one GET.
 func get(ctx context.Context, b *wire, key string, reads bool) (string, error) {
 	var dst [16]byte
@@ -254,6 +286,26 @@ func TestWire_readsAgain(t *testing.T) {
 		if got, err := get(t.Context(), b, "key", true); got != "x" || err != nil {
 			t.Errorf("%s: a read returned %q, %v", name, got, err)
 		}
+	}
+}
+
+// A read that is under way when the store is closed ends, and is not sent again.
+func TestWire_close(t *testing.T) {
+	asked := make(chan struct{}, 1)
+	w := wireTo(t, scripted(t, func(_, _ string) (string, bool) {
+		asked <- struct{}{}
+		return "", false
+	}))
+	w.timeout = time.Hour
+	done := make(chan error, 1)
+	go func() {
+		_, err := get(t.Context(), w, "key", true)
+		done <- err
+	}()
+	<-asked
+	w.close()
+	if err := <-done; !errors.Is(err, ErrClosed) {
+		t.Errorf("%v, want ErrClosed", err)
 	}
 }
 
